@@ -1,0 +1,42 @@
+# Every target sets up all it needs in $(VENV); a second call reuses it.
+#     make demo PYTHON=python3.12      another Python (3.11 to 3.13)
+#     make notebooks NB=03             only the notebooks whose names begin so
+PYTHON ?= python3
+VENV ?= .venv
+NB ?=
+PARTS := settings.ini setup.py pyproject.toml constraints.txt
+
+.PHONY: help demo test docs notebooks clean FORCE
+help:
+	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU)'
+	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
+	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and docs/configuration.md'
+	@echo 'make docs        build the website in _docs'
+	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'
+
+demo: $(VENV)/.ready-demo
+	@$(VENV)/bin/pretrain-mpnet --demo
+
+test: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/run_tests.py
+
+notebooks: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/run_notebooks.py $(NB)
+
+docs: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/build_docs.py
+
+clean:
+	rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The demo needs the package alone, everything else its `dev` extra, which includes what the demo needs.
+$(VENV)/.ready-demo: $(PARTS)
+	@sh tools/install.sh '$(PYTHON)' '$(VENV)' demo
+$(VENV)/.ready-dev: $(PARTS)
+	@sh tools/install.sh '$(PYTHON)' '$(VENV)' dev
+
+# An environment does not survive a move of the folder that it is in.
+ifneq ($(shell cat '$(VENV)/.made-in' 2>/dev/null),$(CURDIR))
+$(VENV)/.ready-demo $(VENV)/.ready-dev: FORCE
+endif

@@ -1,0 +1,46 @@
+"""Write constraints.txt: the version of every package that the project and all its extras need, as installed here.
+
+    make test && .venv/bin/python tools/freeze.py
+
+Names come from the metadata of the installed packages, so what else lies in the environment stays out. A local version
+(`+cpu`) is cut off, and the companions of a CUDA build (`nvidia-*`, `triton`) are left to `torch`, which pins its own.
+"""
+import re
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = ("dev", "notebooks", "wandb")
+HEAD = """\
+# The versions that were tested together, with Python 3.11 to 3.13. Written by tools/freeze.py; used by the Makefile:
+#     pip install -c constraints.txt -e .[dev]
+# Constraints install nothing by themselves: a line counts only where something asks for that package.
+"""
+
+
+def needed(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
+    "The installed version of everything that `name[extras]` needs, itself left out."
+    todo, seen, found = [(name, ("", *extras))], set(), {}
+    while todo:
+        package, wanted = todo.pop()
+        for line in metadata.requires(package) or []:
+            req = Requirement(line)
+            if req.marker and not any(req.marker.evaluate({"extra": e}) for e in wanted):
+                continue
+            key = (canonicalize_name(req.name), ("", *sorted(req.extras)))
+            if key in seen:
+                continue
+            seen.add(key)
+            found[key[0]] = metadata.version(req.name).split("+")[0]
+            todo.append(key)
+    return found
+
+
+if __name__ == "__main__":
+    versions = needed("annotated-mpnet", EXTRAS)
+    kept = {n: v for n, v in versions.items() if not re.match(r"nvidia-|cuda-|triton$", n)}
+    (ROOT / "constraints.txt").write_text(HEAD + "".join(f"{n}=={v}\n" for n, v in sorted(kept.items())))
+    print(f"constraints.txt: {len(kept)} packages")

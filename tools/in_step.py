@@ -1,0 +1,142 @@
+"""Do the notebooks and what comes from them say the same? Nothing is changed: files are made in a copy and compared.
+
+Holds in a fresh clone and amid uncommitted work alike, since contents are compared, not the state of git. One line for
+each difference, with what mends it; exit code 1 where there is one.
+"""
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+import configuration_page
+import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+PACKAGE = "annotated_mpnet"
+MEND = "run `make notebooks`"
+SPOILT = {  # what no saved output may hold
+    "a path of one machine": re.compile(r"(?<![\w./~-])/(?:work|root|tmp|home|Users|private|var|opt)/\w"),
+    "a warning": re.compile(r"\b\w*Warning\b: "),
+    "a traceback": re.compile(r"Traceback \(most recent call last\)"),
+    "a time of day": re.compile(r"\b\d\d:\d\d:\d\d\b"),
+    "an address in memory": re.compile(r"\bat 0x[0-9a-f]{6,}"),
+}
+
+
+def differences(made: Path, here: Path, pattern: str) -> list[str]:
+    "The names matching `pattern` that are missing, left over or different between two folders."
+    names = sorted({p.relative_to(folder).as_posix() for folder in (made, here) for p in folder.glob(pattern)})
+    return [n for n in names if not ((made / n).exists() and (here / n).exists() and (made / n).read_bytes() == (here / n).read_bytes())]
+
+
+def tool(name: str, folder: Path) -> list[str]:
+    "Run one of nbdev's commands in `folder`; what it said where it failed."
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}
+    done = subprocess.run([BIN / name], cwd=folder, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return [] if done.returncode == 0 else [f"{name} failed: {done.stderr.strip()}"]
+
+
+def exported_and_clean() -> list[str]:
+    "The package is exactly what the notebooks export, and cleaning the notebooks changes nothing."
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("settings.ini", "pyproject.toml"):
+            shutil.copy(ROOT / name, copy)
+        (copy / "nbs").mkdir()
+        for path in (ROOT / "nbs").glob("*.ipynb"):
+            shutil.copy(path, copy / "nbs")
+        problems = tool("nbdev_export", copy) + tool("nbdev_clean", copy)
+        if problems:
+            return problems
+        problems = [f"{n} is not what the notebooks export: {MEND}" for n in differences(copy, ROOT, f"{PACKAGE}/**/*.py")]
+        problems += [f"{n} is not what nbdev writes: {MEND}" for n in differences(copy, ROOT, "pyproject.toml")]
+        return problems + [f"{n} is not clean: {MEND}" for n in differences(copy, ROOT, "nbs/*.ipynb")]
+
+
+def prints(source: str) -> bool:
+    "Whether a cell surely has an output: a `print` or `plt.show` stands in it outside of any function, loop or condition."
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a cell in another language, or with a magic command
+        return False
+    calls = [s.value for s in statements if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
+    return any(ast.unparse(c.func) in ("print", "plt.show", "display") for c in calls)
+
+
+def output_text(output: dict) -> str:
+    "The text of one saved output."
+    return "\n".join([output.get("text", ""), *(v for k, v in output.get("data", {}).items() if k.startswith("text/"))])
+
+
+def cell_problems(source: str, outputs: list[dict]) -> list[str]:
+    "What is wrong with the saved outputs of one code cell."
+    options, _, code = readme.cell_options(source)
+    if options.get("eval") is False:
+        return []
+    problems = []
+    if prints(code) and not outputs:
+        problems.append("its output is not saved")
+    if any(o["output_type"] == "error" for o in outputs):
+        problems.append("an error is saved")
+    if any(o.get("name") == "stderr" for o in outputs):
+        problems.append("something on stderr is saved")
+    if any("image/png" in o.get("data", {}) for o in outputs):
+        problems += [f"a figure without {k}" for k in ("fig-cap", "fig-alt") if not options.get(k)]
+    text = "\n".join(map(output_text, outputs))
+    return problems + [f"an output holds {what}: {m[0]!r}" for what, pattern in SPOILT.items() if (m := pattern.search(text))]
+
+
+def notebook_problems(path: Path) -> list[str]:
+    "What is wrong with the saved outputs of one notebook."
+    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    problems = [] if any(c.outputs for c in cells) or not cells else [f"{path.name} was saved without outputs: {MEND}"]
+    return problems + [f"{path.name}, cell {c.id}: {p}" for c in cells for p in cell_problems(c.source, c.outputs)]
+
+
+def outputs_saved() -> list[str]:
+    "Every notebook holds the outputs of a whole run, fit to be read by anyone."
+    paths = sorted((ROOT / "nbs").glob("*.ipynb"))
+    return [p for path in paths for p in notebook_problems(path)] if paths else ["there is no notebook in nbs/"]
+
+
+def readme_current() -> list[str]:
+    "README.md and its pictures come from nbs/index.ipynb, and every file that it links to is there."
+    files = readme.generate()
+    left_over = {p.relative_to(ROOT).as_posix() for p in (ROOT / readme.IMAGES).glob("*")} - set(files)
+    stale = [n for n, content in files.items() if not (ROOT / n).exists() or (ROOT / n).read_bytes() != content]
+    links = re.findall(r'(?:\]\(|(?:src|href)=")(?![a-z]+:|#)([^)\s"#]+)', readme.FENCED.sub("", files["README.md"].decode()))
+    return [f"{n} does not come from nbs/index.ipynb: {MEND}" for n in [*stale, *sorted(left_over)]] + [
+        f"README.md links to {link}, which is not there" for link in links if not (ROOT / link).exists()]
+
+
+def configuration_current() -> list[str]:
+    "docs/configuration.md is what the package says of its arguments."
+    there = configuration_page.PAGE.exists() and configuration_page.PAGE.read_text(encoding="utf-8") == configuration_page.page()
+    return [] if there else [f"docs/configuration.md is not what annotated_mpnet.configuration says: {MEND}"]
+
+
+CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current)
+
+
+def main() -> int:
+    "Run every check; 1 where one finds something."
+    failed = 0
+    for check in CHECKS:
+        try:
+            problems = check()
+        except Exception as error:  # a check that can't run has failed, and the others still tell what they find
+            problems = [f"{type(error).__name__}: {error}"]
+        failed += bool(problems)
+        print(f"{'FAIL' if problems else 'ok  '}  {check.__doc__}", *problems, sep="\n      ", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Set up the virtual environment: tools/install.sh PYTHON VENV demo|dev
+set -eu
+python=$1 venv=$2 what=$3
+in_range='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+version='import platform; print(platform.python_version())'
+die() { printf '%s\n' "$*" >&2; exit 1; }
+
+if [ -e "$venv/.made-in" ] && [ "$(cat "$venv/.made-in")" != "$PWD" ]; then
+    echo "$venv was made in $(cat "$venv/.made-in"): making it anew"
+    rm -rf "$venv"
+fi
+if [ -x "$venv/bin/python" ] && "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    "$venv/bin/python" -c "$in_range" ||
+        die "$venv has Python $("$venv/bin/python" -c "$version"), and this project needs 3.11, 3.12 or 3.13. Remove $venv and try again."
+else
+    command -v "$python" >/dev/null || die "There is no '$python' here. Name a Python 3.11, 3.12 or 3.13: make $what PYTHON=python3.12"
+    "$python" -c "$in_range" ||
+        die "'$python' is Python $("$python" -c "$version"), and this project needs 3.11, 3.12 or 3.13. Name another: make PYTHON=python3.12 ..."
+    "$python" -m venv "$venv" || die "Could not make $venv. On Debian and Ubuntu: apt-get install python3-venv"
+fi
+
+case $what in
+    demo) target=. size='about 1.3 GB, a minute or two' ;;
+    dev) target=.[dev] size='about 2.2 GB, two or three minutes' ;;
+    *) die "install.sh: '$what' is neither demo nor dev" ;;
+esac
+echo "Installing what 'make' needs in $venv, with the versions of constraints.txt ($size; more where torch comes with CUDA)"
+started=$(date +%s)
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input --log "$venv/install.log" -c constraints.txt -e "$target" </dev/null ||
+    die "The installation failed; the whole story is in $venv/install.log"
+printf '%s\n' "$PWD" >"$venv/.made-in"
+touch "$venv/.ready-demo"
+[ "$what" = demo ] || touch "$venv/.ready-dev"
+echo "Installed in $(($(date +%s) - started)) s"
