@@ -108,7 +108,7 @@ class PretrainConfig:
     eval_samples: int = arg(500, "samples held out of the stream for validation, and as many for the test", "at least 1")
     min_text_length: int = arg(64, "shortest text of the stream to train on, in characters; 0 takes all", "0 or more")
 
-    train_dir: str | None = arg(None, "folder of text files to train on, one document on a line", group="Local Files")
+    train_dir: str | None = arg(None, "folder of .txt files to train on, one document on a line", group="Local Files")
     valid_file: str | None = arg(None, "text file to validate on, one document on a line")
     test_file: str | None = arg(None, "text file to test on at the end, one document on a line")
 
@@ -447,7 +447,7 @@ def choose_source(config: PretrainConfig, # changed in place: what the chosen so
     given = [flag(name) for name in files if getattr(config, name) is not None]
     missing = [flag(name) for name in files if getattr(config, name) is None]
     if config.dataset_name and given:
-        logger.warning("--dataset-name %s is used and %s is not; give one or the other", config.dataset_name, ", ".join(given))
+        logger.warning("--dataset-name %s is used; %s left out", config.dataset_name, " and ".join(given))
         for name in files: setattr(config, name, None)
     elif given and missing:
         raise UserError(f"{' and '.join(given)} also needs {' and '.join(missing)}")

@@ -12,6 +12,7 @@ import ast
 import copy
 import functools
 import json
+import keyword
 import logging
 import os
 import re
@@ -71,9 +72,11 @@ def is_prose(sentence: str, # one sentence, or what may be one
             ) -> bool: # True: keep it
     "Whether `sentence` reads as English: nearly all words, and among them enough of the little words that code lacks."
     tokens = sentence.split()
-    words = [token for token in tokens if _WORD.fullmatch(token)]
-    little = sum(word.strip("(\"'.,;:!?)").lower() in _LITTLE for word in words)
-    return len(tokens) >= 4 and len(words) >= 0.7 * len(tokens) and little >= 0.2 * len(tokens)
+    words = [token.strip("(\"'.,;:!?)").lower() for token in tokens if _WORD.fullmatch(token)]
+    little = [word for word in words if word in _LITTLE]
+    # Some little words are Python's own (if, not, in): they prove nothing unless a capital letter stands in front.
+    english = sentence.lstrip("(\"'")[:1].isupper() or not all(map(keyword.iskeyword, little))
+    return len(tokens) >= 4 and len(words) >= 0.7 * len(tokens) and len(little) >= 0.2 * len(tokens) and english
 
 # %% ../nbs/02_tokenization.ipynb #02-017
 def sentences(paragraph: str, # one line of text
@@ -151,7 +154,7 @@ def passages(document: str,        # one document
 
 # %% ../nbs/02_tokenization.ipynb #02-029
 @functools.cache
-def embedded_corpus() -> list[str]: # passages of a few hundred characters, no sentence twice
+def embedded_corpus() -> list[str]: # passages of a few hundred characters, no sentence twice; shared, so don't change it
     "About 1.4 MB of English that every Python carries: its language reference and its docstrings, cleaned."
     seen = set()
     return [passage for document in documents() for passage in passages(document, seen) if len(passage) >= 64]
@@ -191,7 +194,7 @@ def train_tokenizer(texts: Iterable[str], # what to learn from
     first = [*SPECIAL_TOKENS, *alphabet, *("##" + c for c in alphabet)]
     if vocab_size <= len(first):
         raise UserError(f"a vocabulary of {vocab_size} tokens has no room for {len(alphabet)} characters: "
-                        f"ask for more than {len(first) + 1}")
+                        f"ask for more than {len(first)}")
     rare = {ord(c): " " for c in counts.keys() - set(alphabet)}
     learner = Tokenizer(WordPiece(unk_token="<unk>"))
     learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -222,7 +225,7 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
                          return_attention_mask=False)["input_ids"]
     return ids
 
-# %% ../nbs/02_tokenization.ipynb #02-068
+# %% ../nbs/02_tokenization.ipynb #02-069
 def _start_marker(backend: dict, # the JSON of a `tokenizers` tokenizer
                  ) -> tuple[str, bool] | None: # a prefix, and what it says: True "begins a word", False "goes on with one"
     "How a tokenizer writes word boundaries into its tokens, or None if it doesn't or can't be told."
@@ -243,7 +246,7 @@ def _start_marker(backend: dict, # the JSON of a `tokenizers` tokenizer
     if model["type"] == "WordLevel": return "", True
     return None
 
-# %% ../nbs/02_tokenization.ipynb #02-069
+# %% ../nbs/02_tokenization.ipynb #02-070
 def word_starts(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
                ) -> np.ndarray | None: # (len(tokenizer),) bool: True where a token begins a word; None if it can't be told
     "Which tokens begin a word, read off the tokenizer's own description; special and added tokens always do."
@@ -257,7 +260,7 @@ def word_starts(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
     starts[tokenizer.all_special_ids] = True
     return starts
 
-# %% ../nbs/02_tokenization.ipynb #02-074
+# %% ../nbs/02_tokenization.ipynb #02-075
 def _from_hub(name: str, # "user/name" on the Hub
              ) -> PreTrainedTokenizerFast:
     "The tokenizer `name` from the local cache, else from the Hub; without network it fails at once."
@@ -290,7 +293,7 @@ def _one_line(error: Exception, # any
     "The first line of an error's message."
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
-# %% ../nbs/02_tokenization.ipynb #02-075
+# %% ../nbs/02_tokenization.ipynb #02-076
 def _check_special_tokens(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
                           name: str, # for the message
                          ) -> None:
@@ -309,7 +312,7 @@ def _check_special_tokens(tokenizer: PreTrainedTokenizerFast, # any fast tokeniz
         raise UserError(f"the tokenizer {name!r} has ids up to {largest} and only {len(tokenizer)} tokens: "
                         "pass one whose ids have no gaps")
 
-# %% ../nbs/02_tokenization.ipynb #02-076
+# %% ../nbs/02_tokenization.ipynb #02-077
 def load_tokenizer(name_or_path: str | os.PathLike, # "demo", a folder, or a name on the Hub
                    max_tokens: int,                 # longest sequence, special tokens counted
                   ) -> PreTrainedTokenizerFast: # model_max_length is max_tokens

@@ -94,9 +94,12 @@ def cell_problems(source: str, outputs: list[dict]) -> list[str]:
 
 
 def notebook_problems(path: Path) -> list[str]:
-    "What is wrong with the saved outputs of one notebook."
-    cells = [c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    "What is wrong with the title and the saved outputs of one notebook."
+    nb = nbformat.read(path, as_version=4)
+    cells = [c for c in nb.cells if c.cell_type == "code"]
     problems = [] if any(c.outputs for c in cells) or not cells else [f"{path.name} was saved without outputs: {MEND}"]
+    if not nb.cells or not re.fullmatch(r"# .+\n+(> .+\n?)+", nb.cells[0].source):
+        problems.append(f"{path.name}: the first cell must hold the title and `> one sentence` only; the site drops the rest of it")
     return problems + [f"{path.name}, cell {c.id}: {p}" for c in cells for p in cell_problems(c.source, c.outputs)]
 
 

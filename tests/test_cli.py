@@ -1,0 +1,280 @@
+"""The command as a process: exit codes, one line for each error, nothing written; and any words at all, in this process."""
+import hashlib
+import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from annotated_mpnet import cli
+from annotated_mpnet import configuration as c
+from annotated_mpnet.configuration import PretrainConfig
+from annotated_mpnet.tokenization import train_tokenizer
+
+SENTENCES = ["the task is sentence classification", "the task is to predict the masked words of a sentence",
+             "a model sees the positions of all words", "the words of a sentence are permuted"]
+FILES = ["--train-dir", "texts", "--valid-file", "valid.txt", "--test-file", "test.txt", "--tokenizer-name", "tokenizer"]
+SMALL = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 16 --encoder-attention-heads 2 --max-tokens 16 "
+         "--batch-size 2 --update-freq 1 --total-updates 2 --checkpoint-dir run").split()
+RUN = FILES + SMALL
+LINE = "pretrain-mpnet: error: "
+
+
+@pytest.fixture(scope="session")
+def tokenizers(tmp_path_factory) -> Path:
+    "A folder with a tokenizer that will do, and one that has no mask token."
+    folder = tmp_path_factory.mktemp("tokenizers")
+    train_tokenizer(SENTENCES * 3, 200).save_pretrained(folder / "tokenizer")
+    words = {w: i for i, w in enumerate(["<s>", "<pad>", "</s>", "<unk>", "the", "task"])}
+    bare = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    bare.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=bare, bos_token="<s>", cls_token="<s>", pad_token="<pad>", eos_token="</s>", sep_token="</s>",
+                            unk_token="<unk>").save_pretrained(folder / "no-mask")
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path, tokenizers) -> Path:
+    "A folder with everything that a run from local files needs."
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/a.txt").write_text("\n".join(SENTENCES) + "\n")
+    for name in ("valid.txt", "test.txt"):
+        (tmp_path / name).write_text("\n".join(SENTENCES[:2]) + "\n")
+    for name in ("tokenizer", "no-mask"):
+        (tmp_path / name).symlink_to(tokenizers / name)
+    return tmp_path
+
+
+def listing(folder: Path) -> dict[str, str]:
+    "Every file below a folder with its checksum."
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else ""
+            for p in sorted(folder.rglob("*"))}
+
+
+def pretrain_mpnet(argv: list[str], folder: Path) -> subprocess.CompletedProcess:
+    "The installed command, run in a folder."
+    return subprocess.run([Path(sys.executable).parent / "pretrain-mpnet", *argv], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def refused(argv: list[str], folder: Path) -> str:
+    "Run the command: it must end with 2, say one line, and write nothing. The line."
+    before = listing(folder)
+    done = pretrain_mpnet(argv, folder)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "" and done.stderr.startswith(LINE) and done.stderr.count("\n") == 1, (done.stdout, done.stderr)
+    assert listing(folder) == before
+    return done.stderr.removeprefix(LINE).rstrip()
+
+
+# Bad input, as a process
+
+
+@pytest.mark.parametrize("argv, says", [
+    (["--encoder-layer", "3"], "unknown argument '--encoder-layer'; did you mean --encoder-layers?"),
+    (["--demo", "--activation-fn", "swish"], "not 'swish'"),
+    (["--demo", "--encoder-embed-dim", "100", "--encoder-attention-heads", "3"], "--encoder-embed-dim 100"),
+    (["--lr", "fast"], "not 'fast'"),
+    (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+    (["--config", "texts/a.txt"], "--config texts/a.txt"),
+    ([], "fineweb-edu, the default, is not served yet; give --train-dir"),
+    (["--demo", "--wandb"], "--wandb is not served yet"),
+    (["two\nlines"], "two lines"),
+], ids=lambda x: x if isinstance(x, str) else None)
+def test_refused_at_once(place, argv, says):
+    start = time.perf_counter()
+    assert says in refused(argv, place)
+    assert time.perf_counter() - start < 2 # PyTorch isn't imported for it
+
+
+def spoil(place: Path, what: str) -> list[str]:
+    "Break something in the folder, or ask for something that isn't there; the command line."
+    if what == "empty dir":
+        (place / "texts/a.txt").unlink()
+    elif what == "no text in dir":
+        (place / "texts/a.txt").write_text("\n\n")
+    elif what == "binary train":
+        (place / "texts/b.txt").write_bytes(bytes(range(256)) * 10)
+    elif what == "binary valid":
+        (place / "valid.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(100))
+    elif what == "empty valid":
+        (place / "valid.txt").write_text("")
+    elif what == "nothing to predict":
+        (place / "texts/a.txt").write_text("<mask>\n</s> <s>\n")
+    elif what == "nothing to validate":
+        (place / "valid.txt").write_text("<mask>\n</s> <s>\n")
+    elif what == "earlier run":
+        (place / "run").mkdir()
+        (place / "run/best_checkpoint.pt").write_bytes(b"weeks of work")
+    else:
+        return RUN + what.split()
+    return RUN
+
+
+@pytest.mark.parametrize("what, says", [
+    ("empty dir", "texts"),
+    ("no text in dir", "texts"),
+    ("--train-dir nowhere", "nowhere"),
+    ("--train-dir valid.txt", "valid.txt"),
+    ("--valid-file nowhere.txt", "nowhere.txt"),
+    ("--test-file texts", "texts"),
+    ("binary train", "b.txt"),
+    ("binary valid", "valid.txt"),
+    ("empty valid", "valid.txt"),
+    ("--tokenizer-name no-mask", "no mask token"),
+    ("--tokenizer-name texts", "texts"),
+    ("--tokenizer-name some/where", "some/where"),
+    ("nothing to predict", "nothing to predict"),
+    ("nothing to validate", "nothing to predict"),
+    ("earlier run", "--overwrite"),
+    ("--checkpoint-dir valid.txt", "valid.txt"),
+])
+def test_refused_by_the_trainer(place, what, says):
+    assert says in refused(spoil(place, what), place)
+
+
+# Good input, as a process
+
+
+def test_a_run_and_a_second_one(place):
+    (place / "run.yaml").write_text("".join(f"{c.spellings()[k].lstrip('-')}: {v}\n" for k, v in zip(SMALL[::2], SMALL[1::2])))
+    done = pretrain_mpnet([*FILES, "--config", "run.yaml", "--total-updates", "3"], place)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "best checkpoint:" in done.stdout and "run/final_checkpoint.pt" in done.stdout
+    assert sorted(p.name for p in (place / "run").iterdir()) == ["best_checkpoint.pt", "final_checkpoint.pt"]
+    assert "already holds" in refused(RUN, place)
+    again = pretrain_mpnet([*RUN, "--overwrite"], place)
+    assert again.returncode == 0, again.stderr
+
+
+def test_help():
+    start = time.perf_counter()
+    done = pretrain_mpnet(["--help"], Path.cwd())
+    assert time.perf_counter() - start < 2
+    assert done.returncode == 0 and done.stderr == "" and all(f"\n{heading}:\n" in done.stdout for heading in c.groups())
+
+
+def test_debug_shows_where(place):
+    done = pretrain_mpnet(["--demo", "--max-positions", "4", "--debug"], place)
+    assert done.returncode == 2 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].startswith(LINE)
+
+
+def test_a_warning_is_said_once(place):
+    done = pretrain_mpnet([*RUN, "--warmup-updates", "5"], place)
+    assert done.returncode == 0 and done.stderr.count("--warmup-updates 5") == 1 == done.stderr.count("\n"), done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ctrl_c(place):
+    argv = [sys.executable, "-u", "-m", "annotated_mpnet.cli", *RUN, "--total-updates", "1000000", "--logging-steps", "1"]
+    process = subprocess.Popen(argv, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    for _ in range(5):
+        assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "pretrain-mpnet: stopped by Ctrl-C\n"
+
+
+def test_convert_to_hf_is_to_come():
+    done = subprocess.run([Path(sys.executable).parent / "convert-to-hf"], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+# In this process
+
+
+@pytest.fixture
+def own_logging():
+    "What `main` does to the package's logger is undone."
+    logger = logging.getLogger("annotated_mpnet")
+    before = logger.level, logger.handlers[:]
+    yield
+    logger.setLevel(before[0])
+    logger.handlers[:] = before[1]
+
+
+def test_exit_codes(monkeypatch, capsys, own_logging, place):
+    monkeypatch.chdir(place)
+    for raised, code, says in [(KeyboardInterrupt(), 130, "stopped by Ctrl-C"), (PermissionError(13, "Permission denied", "run"), 2, "run: Permission denied"),
+                               (c.UserError("mend\nthis"), 2, "mend this"), (None, 0, None)]:
+        def pretrain(config, **more):
+            assert isinstance(config, PretrainConfig) and config.train_dir == "texts"
+            if raised is not None:
+                raise raised
+            return {"best_checkpoint": "best.pt", "final_checkpoint": "final.pt"}
+        monkeypatch.setattr("annotated_mpnet.trainer.pretrain", pretrain)
+        assert cli.main(RUN) == code
+        out, err = capsys.readouterr()
+        assert err.count("\n") == (says is not None) and (says or "") in err
+        assert ("best.pt" in out) == (code == 0)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch, own_logging, place):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("annotated_mpnet.trainer.pretrain", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(RUN)
+
+
+def test_demo_tells_its_story(monkeypatch, capsys, own_logging, place):
+    monkeypatch.chdir(place)
+    assert cli.main(["--demo", *RUN, "--total-updates", "3"]) == 0 # --demo with everything else set: small, and on these files
+    out, err = capsys.readouterr()
+    assert err == "" and "the bar:" in out and "validation loss at <mask>" in out and "run/best_checkpoint.pt" in out
+    assert out.count("before:") == out.count("after:") == len(cli.DEMO_SENTENCES)
+
+
+VALUES = st.one_of(
+    st.sampled_from(["0", "1", "-1", "2", "3", "8", "0.5", "-0.0", "1e-3", "nan", "inf", "1e999", "9" * 30, "true", "gelu", "linear", "mlm", "plm", "valid.txt",
+                     "texts", "tokenizer", "no-mask", "demo", "bfloat16", "", " ", ".", "/", "~", "--", "-", "\n", "\0", "é"]),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
+)
+FLAG = st.sampled_from([name for f in c.FIELDS.values() for name in c.names(f) if f.name != "debug"]
+                       + [c.off_flag(f.name) for f in c.FIELDS.values() if c.kind(f) is bool])
+WORDS = st.lists(st.one_of(FLAG.map(lambda f: [f]), st.tuples(FLAG, VALUES).map(list), st.tuples(FLAG, VALUES).map(lambda t: ["=".join(t)]),
+                           VALUES.map(lambda v: [v])), max_size=6).map(lambda parts: sum(parts, []))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=WORDS)
+@example(words=["--tokenizer-name", "\0"])
+@example(words=["--tokenizer-name", "no-mask"])
+@example(words=["--config", "\0"])
+@example(words=["--checkpoint-dir", "\0"])
+@example(words=["--demo", "--train-dir", "\0"])
+def test_any_words_end_in_a_line(words, place, monkeypatch, capsys, own_logging):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("annotated_mpnet.trainer.Run.fit", lambda self, tracker: None) # whatever gets that far is not trained
+    monkeypatch.setattr("annotated_mpnet.trainer.load_model", lambda path: pytest.fail("trained"))
+    before = listing(place)
+    # The files and the sizes come last and win, so that nothing large is built; a bad folder ends what is left.
+    code = cli.main([*words, *SMALL[:-4], "--train-dir", "nowhere", "--valid-file", "v", "--test-file", "t", "--max-positions", "16"])
+    out, err = capsys.readouterr()
+    assert listing(place) == before
+    if code == 0:
+        assert out.startswith("usage:") and err == ""
+    else:
+        assert code == 2 and err.splitlines()[-1].startswith(LINE)
+        assert all(": WARNING: " in line or ": INFO: " in line for line in err.splitlines()[:-1]), err
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words=WORDS)
+def test_any_words_after_good_ones(words, place, monkeypatch, capsys, own_logging):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("annotated_mpnet.trainer.Run", stop_there)
+    code = cli.main([*RUN, *words])
+    _, err = capsys.readouterr()
+    assert code == 0 or (code == 2 and err.splitlines()[-1].startswith(LINE))
+
+
+def stop_there(*_):
+    raise c.UserError("as far as this test goes")

@@ -1,0 +1,192 @@
+"""The same weights, the same numbers: our model against the original's and other ports' files, and against transformers."""
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers_batches import shake
+from transformers import MPNetConfig, MPNetForMaskedLM
+
+from annotated_mpnet.configuration import ModelConfig
+from annotated_mpnet.model import MPNetForPretraining
+
+FIXTURES = Path(__file__).parent / "fixtures"
+TINY = {"vocab_size": 500, "encoder_layers": 2, "encoder_embed_dim": 32, "encoder_ffn_dim": 64, "encoder_attention_heads": 4,
+        "max_positions": 64}
+RENAMED = {                                            # the original's names -> ours
+    "decoder.": "",
+    "sentence_encoder.embed_tokens.": "mpnet.embeddings.word_embeddings.",
+    "sentence_encoder.embed_positions.": "mpnet.embeddings.position_embeddings.",
+    "sentence_encoder.emb_layer_norm.": "mpnet.embeddings.LayerNorm.",
+    "sentence_encoder.relative_attention_bias.": "mpnet.encoder.relative_attention_bias.",
+    "sentence_encoder.layers.": "mpnet.encoder.layer.",
+    ".self_attn.in_proj_": ".attention.attn.qkv.",      # split into three below
+    ".self_attn.out_proj.": ".attention.attn.o.",
+    ".self_attn_layer_norm.": ".attention.LayerNorm.",
+    ".fc1.": ".intermediate.dense.",
+    ".fc2.": ".output.dense.",
+    ".final_layer_norm.": ".output.LayerNorm.",
+}
+
+
+def renamed(weights): # another implementation's state -> ours
+    "By the table; the joint projection is split, the tied output matrix left out, the vocabulary padded with zeros."
+    ours = {}
+    for name, value in weights.items():
+        for old, new in RENAMED.items(): name = name.replace(old, new)
+        if ".qkv." in name: ours |= {name.replace("qkv", part): x for part, x in zip("qkv", value.chunk(3))}
+        else: ours[name] = value
+    embeddings, bias = "mpnet.embeddings.word_embeddings.weight", "lm_head.bias"
+    assert torch.equal(ours.pop("lm_head.weight"), ours[embeddings])      # tied in the file as well
+    for name in (embeddings, bias):
+        missing = -len(ours[name]) % 128
+        ours[name] = torch.cat([ours[name], ours[name].new_zeros(missing, *ours[name].shape[1:])])
+    return ours
+
+
+def foreign(name, objective="mpnet"): # (our model with the file's weights, what the other program computed)
+    "Load a fixture; the Namespace of arguments in two of them is all that is allowed besides tensors."
+    with torch.serialization.safe_globals([Namespace]):
+        saved = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
+    io = torch.load(FIXTURES / f"{name}_io.pt", weights_only=True)
+    model = MPNetForPretraining(ModelConfig(**TINY, objective=objective)).eval()
+    model.load_state_dict(renamed(saved.get("model") or saved["model_states"]), strict=True)
+    return model, io
+
+
+def largest_difference(ours, theirs): # logits, ours perhaps wider
+    "Over all logits of the real vocabulary."
+    width = theirs.shape[-1]
+    assert ours.shape[:-1] == theirs.shape[:-1] and ours.shape[-1] >= width
+    assert theirs.std() > 0.1                                             # logits that say something
+    return float((ours[..., :width] - theirs).abs().max())
+
+
+# The original's code, and ports that write its names
+
+@torch.no_grad()
+def test_original_mpnet_and_auxiliary_mlm():
+    model, io = foreign("fairseq_mpnet")
+    main, auxiliary = model(io["input_ids"], io["positions"], io["pred_size"], return_mlm=True)
+    assert largest_difference(main, io["mpnet_logits"]) < 1e-5
+    assert largest_difference(auxiliary, io["mlm_aux_logits"]) < 1e-5
+    alone = model(io["input_ids"], io["positions"], io["pred_size"])
+    assert largest_difference(alone, io["mpnet_logits"]) < 1e-5
+    assert largest_difference(main, io["mlm_aux_logits"]) > 0.01          # the two are not the same thing
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("objective", ["plm", "mlm"])
+def test_original_plm_and_mlm(objective):
+    model, io = foreign("fairseq_mpnet", objective)
+    ids = io[f"{objective}_input_ids"]                                    # plm (3, T + P), mlm (3, T)
+    logits = model(ids, io["positions"][:, :ids.shape[1]], io["pred_size"])
+    assert largest_difference(logits, io[f"{objective}_logits"]) < 1e-5
+
+
+@torch.no_grad()
+def test_pszemraj_with_padding_and_padded_vocabulary():
+    model, io = foreign("pszemraj_a")
+    assert (io["attention_mask"] == 0).any() and io["logits"].shape[-1] == 512
+    main, auxiliary = model(io["input_ids"], io["positions"], io["pred_size"], io["attention_mask"], return_mlm=True)
+    assert main.shape[-1] == 512
+    assert largest_difference(main, io["logits"]) < 1e-5
+    assert largest_difference(auxiliary, io["mlm_logits"]) < 1e-5
+    unmasked = model(io["input_ids"], io["positions"], io["pred_size"])
+    assert largest_difference(unmasked, io["logits"]) > 0.1               # the mask matters
+
+
+@torch.no_grad()
+def test_yext_which_ignores_the_attention_mask():
+    model, io = foreign("yext_legacy")
+    unmasked = model(io["input_ids"], io["positions"], io["pred_size"])
+    assert largest_difference(unmasked, io["logits"]) < 1e-5
+    masked = model(io["input_ids"], io["positions"], io["pred_size"], io["attention_mask"])
+    full = io["attention_mask"].bool().all(1)
+    assert full.any() and not full.all()
+    assert largest_difference(masked[full], io["logits"][full]) < 1e-5
+    assert largest_difference(masked[~full], io["logits"][~full]) > 0.1
+
+
+# transformers
+
+SHAPES = {                  # layers, width, heads, feed-forward, vocabulary, positions, epsilon
+    "one head":             (1, 8, 1, 16, 100, 20, 1e-5),
+    "small":                (2, 32, 4, 64, 500, 64, 1e-12),
+    "deeper":               (5, 48, 3, 40, 384, 300, 1e-5),
+    "large epsilon":        (2, 64, 8, 128, 1000, 512, 1e-2),
+}
+
+
+def pair(shape, # a name of SHAPES
+        ): # (transformers' model, ours with its weights), in eval mode
+    "A randomly initialized model of transformers, shaken, and its weights in ours: names are equal, the vocabulary is padded."
+    layers, width, heads, inner, vocab, positions, eps = SHAPES[shape]
+    torch.manual_seed(len(shape))
+    theirs = MPNetForMaskedLM(MPNetConfig(
+        vocab_size=vocab, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=inner,
+        max_position_embeddings=positions + 2, layer_norm_eps=eps, pad_token_id=1)).eval()
+    shake(theirs)
+    ours = MPNetForPretraining(ModelConfig(
+        vocab_size=vocab, layer_norm_eps=eps, encoder_layers=layers, encoder_embed_dim=width, encoder_ffn_dim=inner,
+        encoder_attention_heads=heads, max_positions=positions)).eval()
+    weights = {name: x for name, x in theirs.state_dict().items() if not name.startswith("lm_head.decoder.")}
+    for name in ("mpnet.embeddings.word_embeddings.weight", "lm_head.bias"):
+        weights[name] = torch.cat([weights[name], weights[name].new_zeros(-vocab % 128, *weights[name].shape[1:])])
+    ours.load_state_dict(weights, strict=True)
+    return theirs, ours
+
+
+def texts(lengths, vocab, side): # (batch, longest) ids and mask, padded on one side
+    "Random texts of the given lengths."
+    ids, mask = torch.ones(len(lengths), max(lengths), dtype=torch.long), torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    for row, n in enumerate(lengths):
+        at = slice(0, n) if side == "right" else slice(max(lengths) - n, None)
+        ids[row, at], mask[row, at] = torch.randint(4, vocab, (n,)), 1
+    return ids, mask
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transformers_hidden_states_and_logits(shape, side):
+    theirs, ours = pair(shape)
+    vocab, positions = SHAPES[shape][4:6]
+    ids, mask = texts([positions, 1, positions // 2, 7], vocab, side)
+    hidden, expected = ours.encode(ids, mask), theirs.mpnet(ids, attention_mask=mask).last_hidden_state
+    real = mask.bool()
+    assert hidden.shape == expected.shape
+    assert float((hidden - expected)[real].abs().max()) < 1e-5
+    logits, expected_logits = ours.logits(hidden), theirs(ids, attention_mask=mask).logits
+    assert largest_difference(logits[real], expected_logits[real]) < 1e-5
+
+
+@torch.no_grad()
+def test_transformers_without_attention_mask():
+    theirs, ours = pair("small")
+    ids, _ = texts([30, 20], 500, "right")                      # then padding is looked at, and places are counted as before
+    assert float((ours.encode(ids) - theirs.mpnet(ids).last_hidden_state).abs().max()) < 1e-5
+
+
+@torch.no_grad()
+def test_comparison_would_notice_a_difference():
+    theirs, ours = pair("small")
+    ids, mask = texts([40, 12], 500, "right")
+    expected = theirs.mpnet(ids, attention_mask=mask).last_hidden_state
+    for name, p in ours.mpnet.named_parameters():               # every single tensor takes part, but for what softmax takes out:
+        if name.endswith("attn.k.bias"): continue               # it adds the same to all scores of a row
+        kept = p.clone()
+        p += 0.01 * torch.randn_like(p)
+        assert float((ours.encode(ids, mask) - expected)[mask.bool()].abs().max()) > 1e-4, name
+        p.copy_(kept)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_transformers_parameter_names(shape):
+    theirs, ours = pair(shape)
+    tied = {"lm_head.decoder.weight", "lm_head.decoder.bias"}
+    assert set(theirs.state_dict()) - tied == set(ours.state_dict())
+    assert {name for name, _ in theirs.named_parameters()} - tied == {name for name, _ in ours.named_parameters()}
+    for name, x in ours.state_dict().items():
+        rows = x.shape[0] - (-SHAPES[shape][4] % 128 if "word_embeddings" in name or name == "lm_head.bias" else 0)
+        assert theirs.state_dict()[name].shape == (rows, *x.shape[1:])

@@ -1,0 +1,179 @@
+"""The project itself: its package stands alone, its lessons build on each other, its notebooks are fit to be read."""
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from importlib import metadata
+from pathlib import Path
+
+import freeze
+import in_step
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "annotated_mpnet"
+MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswith("_"))
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub"}  # what the requirements always bring along
+LONGEST_FUNCTION = 60
+
+
+def setting(name: str) -> list[str]:
+    "The words of one value of settings.ini."
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return config["DEFAULT"][name].split()
+
+
+def project(requirement: str) -> str:
+    "The name in a requirement such as `torch>=2.6`, in its canonical form."
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def imports(module: Path) -> list[tuple[str, bool]]:
+    "Every module that a file imports, and whether it does so as soon as it is imported itself."
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(name.name, node in tree.body) for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((f"{PACKAGE}.{node.module}" if node.level else node.module, node in tree.body))
+    return found
+
+
+def lesson_numbers() -> dict[str, int]:
+    "The lesson's number of each module, from the names of the notebooks and what they say they export."
+    numbers = {}
+    for path in NOTEBOOKS:
+        sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        names = [m[1] for s in sources if (m := re.search(r"^#\| *default_exp +(\w+)", s, re.MULTILINE))]
+        numbers |= {name: int(path.name.split("_")[0]) for name in names}
+    return numbers
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
+def test_imports_only_what_the_package_requires(module):
+    always = {project(r).replace("-", "_") for r in setting("requirements")} | COME_WITH | {PACKAGE} | sys.stdlib_module_names
+    optional = {project(r) for r in setting("wandb_requirements")}
+    for name, at_once in imports(module):
+        top = name.split(".")[0]
+        assert top in (always if at_once else always | optional), f"{module.name} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
+def test_imports_point_to_earlier_lessons(module):
+    numbers = lesson_numbers()
+    own = [name.split(".")[1] for name, _ in imports(module) if name.startswith(f"{PACKAGE}.")]
+    assert module.stem in numbers, f"no notebook exports {module.name}"
+    for name in own:
+        assert numbers[name] < numbers[module.stem], f"{module.name} imports {name}, which is a later lesson"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
+def test_functions_fit_on_a_screen(module):
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= LONGEST_FUNCTION, f"{module.name}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
+def test_saved_outputs_are_fit_to_be_read(notebook):
+    assert in_step.notebook_problems(notebook) == []
+
+
+@pytest.mark.parametrize("source, outputs, problem", [
+    ("print(1)", [], "not saved"),
+    ("x", [{"output_type": "stream", "name": "stdout", "text": "saved in /home/me/x.pt"}], "path of one machine"),
+    ("x", [{"output_type": "stream", "name": "stdout", "text": "UserWarning: careful"}], "a warning"),
+    ("x", [{"output_type": "stream", "name": "stderr", "text": "50 %"}], "stderr"),
+    ("x", [{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}], "an error"),
+    ("x", [{"output_type": "execute_result", "data": {"text/plain": "<f at 0x7f0123456789>"}}], "address in memory"),
+    ("#| fig-cap: A line.\nplt.show()", [{"output_type": "display_data", "data": {"image/png": ""}}], "fig-alt"),
+])
+def test_unfit_outputs_are_found(source, outputs, problem):
+    found = in_step.cell_problems(source, outputs)
+    assert any(problem in f for f in found), found
+
+
+def test_fit_outputs_pass():
+    text = [{"output_type": "stream", "name": "stdout", "text": "either/or, 3/4, ~/run, ./checkpoints/best_checkpoint.pt"}]
+    assert in_step.cell_problems("print(x)", text) == []
+    assert in_step.cell_problems("#| eval: false\nprint(x)", []) == []
+
+
+def test_a_module_edited_by_hand_is_found(tmp_path, monkeypatch):
+    for name in ("nbs", PACKAGE):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("settings.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.setattr(in_step, "ROOT", tmp_path)
+    edited, left_over = tmp_path / PACKAGE / MODULES[0].name, tmp_path / PACKAGE / "left_over.py"
+    edited.write_text(edited.read_text(encoding="utf-8") + "\nedited = True\n", encoding="utf-8")
+    left_over.touch()
+    found = in_step.exported_and_clean()
+    assert {f"{PACKAGE}/{p.name}" for p in (edited, left_over)} <= {f.split()[0] for f in found}, found
+
+
+def test_constraints_pin_every_requirement():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {project(line) for line in lines if "==" in line}
+    asked = {project(r) for kind in ("", "dev_", "notebooks_", "wandb_") for r in setting(f"{kind}requirements")}
+    assert asked <= pinned, f"tools/freeze.py is due for {asked - pinned}"
+    assert not [line for line in lines if "+" in line], "a local version cannot be installed elsewhere"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    "The wheel, built from the package alone: no notebooks, no tests."
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / PACKAGE, source / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", built, source], check=True)
+    return next(built.glob("*.whl"))
+
+
+def test_wheel_says_what_it_needs(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        info = next(n for n in archive.namelist() if n.endswith("/METADATA"))
+        text = archive.read(info).decode()
+        commands = archive.read(info.replace("METADATA", "entry_points.txt")).decode()
+        assert {n.split("/")[0] for n in archive.namelist()} == {PACKAGE, info.split("/")[0]}
+    assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {"dev", "notebooks", "wandb"}
+    always = {project(r) for r in re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)}
+    assert always == {project(r) for r in setting("requirements")}
+    assert "pretrain-mpnet" in commands and "convert-to-hf" in commands
+
+
+@pytest.fixture(scope="module")
+def bare_environment(tmp_path_factory, wheel) -> Path:
+    "A new environment with the wheel and, linked from here so that nothing is fetched, what the wheel requires and no more."
+    venv = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    packages = next(venv.glob("[Ll]ib*/**/site-packages"))
+    for name in freeze.needed("annotated-mpnet"):
+        distribution = metadata.distribution(name)
+        for top in {f.parts[0] for f in distribution.files if f.parts[0] not in ("..", "__pycache__")}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(distribution.locate_file(top))
+    python = next(p for p in (venv / "bin" / "python", venv / "Scripts" / "python.exe") if p.exists())
+    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--no-deps", wheel], check=True)
+    return python
+
+
+def test_wheel_alone_runs_the_demo(bare_environment, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hub")}
+    probe = f"import importlib.util as u, {PACKAGE}; print({PACKAGE}.__file__, *map(u.find_spec, ['nbdev', 'fastcore', 'matplotlib', 'pytest', 'wandb']))"
+    seen = subprocess.run([bare_environment, "-c", probe], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
+    assert Path(seen.split()[0]).is_relative_to(bare_environment.parents[1]) and seen.split()[1:] == ["None"] * 5, seen
+    command = [bare_environment.parent / "pretrain-mpnet", "--demo", "--total-updates", "3"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list(tmp_path.rglob("final_checkpoint.pt")), done.stdout
