@@ -63,7 +63,11 @@ def guesses(model,     # in eval mode
     from annotated_mpnet.model import fill_mask
     lines = []
     for sentence in DEMO_SENTENCES:
-        tokens, = fill_mask(model, tokenizer, sentence.replace("<mask>", tokenizer.mask_token), top_k)
+        text = sentence.replace("<mask>", tokenizer.mask_token)
+        if len(tokenizer(text, verbose=False)["input_ids"]) > model.config.max_positions:
+            lines.append(f"(longer than the model's {model.config.max_positions} positions)")
+            continue
+        tokens, = fill_mask(model, tokenizer, text, top_k)
         lines.append("  ".join(f"{token} {probability:.1%}" for token, probability in tokens))
     return lines
 

@@ -350,9 +350,9 @@ def read_yaml(path: str,          # a YAML file that maps arguments to values
 
 # %% ../nbs/01_configuration.ipynb #01-047
 DEMO_DEFAULTS = dict(
-    tokenizer_name="demo", encoder_layers=4, encoder_embed_dim=128, encoder_ffn_dim=512, encoder_attention_heads=4,
-    max_tokens=128, batch_size=32, update_freq=1, lr=2e-3, total_updates=600, eval_interval_steps=100, logging_steps=10,
-    checkpoint_dir="./demo-checkpoints",
+    tokenizer_name="demo", encoder_layers=2, encoder_embed_dim=128, encoder_ffn_dim=512, encoder_attention_heads=4,
+    dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, max_tokens=64, batch_size=32, update_freq=1, lr=2e-3,
+    total_updates=3000, eval_interval_steps=500, logging_steps=100, checkpoint_dir="./demo-checkpoints",
 )
 
 
@@ -472,6 +472,10 @@ def check_rules(config: PretrainConfig, # a run's arguments, each of them right 
         raise UserError(f"--end-learning-rate {config.end_learning_rate} is above --lr {config.lr}")
     if config.hf_model_path and config.resume:
         raise UserError("--hf-model-path and --resume both say where the first weights come from; give one of them")
+    for name in ("checkpoint_dir", "tensorboard_log_dir"):
+        path = Path(getattr(config, name) or ".")
+        if in_the_way := [p for p in (path, *path.parents) if p.is_file()]:
+            raise UserError(f"{flag(name)} {path} can't be a folder: {in_the_way[0]} is a file")
 
 
 def check(config: PretrainConfig, # a run's arguments

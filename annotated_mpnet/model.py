@@ -7,6 +7,8 @@ __all__ = ['ACTIVATION_FUNCTIONS', 'MPNetEmbeddings', 'MPNetLayer', 'MPNetEncode
            'fill_mask', 'parameter_counts']
 
 # %% ../nbs/06_model.ipynb #06-003
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -71,8 +73,9 @@ class MPNetLayer(nn.Module):
         "One step of the encoder, for content and query rows alike."
         norm1, norm2 = self.attention["LayerNorm"], self.output["LayerNorm"]
         h = norm1(x) if self.normalize_before else x
-        attended = self.attention["attn"](h[:, first_row:], h[:, :n_keys], bias[:, :, first_row:])
-        x = x[:, first_row:] + self.dropout(attended)
+        keys = h[:, :n_keys]
+        if first_row: x, h, bias = x[:, first_row:], h[:, first_row:], bias[:, :, first_row:]
+        x = x + self.dropout(self.attention["attn"](h, keys, bias))
         if self.normalize_before: return x + self.dropout(self.feed_forward(norm2(x)))
         x = norm1(x)
         return norm2(x + self.dropout(self.feed_forward(x)))
@@ -142,10 +145,10 @@ class MPNetForPretraining(nn.Module):
             self.mpnet.embeddings.word_embeddings.weight[config.pad_token_id] = 0
             self.mpnet.embeddings.word_embeddings.weight[config.vocab_size:] = 0
 
-    @staticmethod
-    def initialize(module):
-        "Normal with standard deviation 0.02, biases zero, as BERT."
-        if isinstance(module, (nn.Linear, nn.Embedding)): nn.init.normal_(module.weight, std=0.02)
+    def initialize(self, module):
+        "Normal with standard deviation 0.02 at width 768, as BERT; larger for narrower models, so that outputs keep their size."
+        std = 0.02 * math.sqrt(768 / self.config.encoder_embed_dim)
+        if isinstance(module, (nn.Linear, nn.Embedding)): nn.init.normal_(module.weight, std=std)
         if isinstance(module, nn.Linear): nn.init.zeros_(module.bias)
 
     def logits(self, hidden): # (..., dim) -> (..., padded vocabulary)
@@ -205,6 +208,8 @@ class MPNetForPretraining(nn.Module):
               ) -> torch.Tensor:        # (batch, length, dim)
         "Hidden vectors of unpermuted text, as transformers' MPNetModel gives."
         length = input_ids.shape[1]
+        if length > self.config.max_positions:
+            raise UserError(f"a text of {length} tokens is longer than the model's {self.config.max_positions} positions; cut it")
         sees = (torch.ones_like(input_ids) if attention_mask is None else attention_mask)[:, None, :].bool()
         real = input_ids != self.config.pad_token_id
         positions = (real.cumsum(1) * real - 1).clamp(min=-1)          # padding has place -1: row 1 of the table

@@ -135,8 +135,8 @@ def is_new(sentence: str,          # one sentence
 # %% ../nbs/02_tokenization.ipynb #02-028
 def passages(document: str,        # one document
              seen: set[tuple],     # see `is_new`
-             shortest: int = 300,  # characters: a passage this long may end with its paragraph
-             longest: int = 600,   # characters: above this a passage ends with its sentence
+             shortest: int = 120,  # characters: a passage this long may end with its paragraph
+             longest: int = 300,   # characters: above this a passage ends with its sentence
             ) -> Iterator[str]: # 64 characters or more each
     "Whole sentences of `document` packed into passages; what was seen before is left out."
     passage = ""
@@ -154,7 +154,7 @@ def passages(document: str,        # one document
 
 # %% ../nbs/02_tokenization.ipynb #02-029
 @functools.cache
-def embedded_corpus() -> list[str]: # passages of a few hundred characters, no sentence twice; shared, so don't change it
+def embedded_corpus() -> list[str]: # passages of one or two hundred characters, no sentence twice; shared, so don't change it
     "About 1.4 MB of English that every Python carries: its language reference and its docstrings, cleaned."
     seen = set()
     return [passage for document in documents() for passage in passages(document, seen) if len(passage) >= 64]

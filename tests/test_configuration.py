@@ -419,6 +419,14 @@ def test_sources(monkeypatch, caplog):
     assert "--dataset-name some/texts is used; --train-dir and --valid-file and --test-file left out" in caplog.text
 
 
+def test_a_file_in_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("notes")
+    for name in ("--checkpoint-dir", "--tensorboard-log-dir"):
+        assert f"{name} notes.txt can't be a folder" in line_of(["--demo", name, "notes.txt"])
+        assert f"{name} notes.txt/run can't be a folder: notes.txt is a file" in line_of(["--demo", name, "notes.txt/run"])
+
+
 def test_two_sources_of_weights(monkeypatch):
     monkeypatch.setattr(c, "NOT_SERVED_YET", ())
     assert "give one of them" in line_of(["--hf-model-path", "model", "--resume"])

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers_batches import MASK, PAD, SIZES, VOCAB, logits_of, make_batch, make_row, shake, tiny_model
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from transformers import MPNetConfig, MPNetForMaskedLM
 
@@ -15,7 +15,7 @@ from annotated_mpnet.model import ACTIVATION_FUNCTIONS, MPNetForPretraining, fil
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
 
-quick = settings(deadline=None, derandomize=True, max_examples=25)
+quick = settings(deadline=None, derandomize=True, max_examples=25, phases=(Phase.generate, Phase.shrink))
 KINDS = [(objective, normalize_before) for objective in ("mpnet", "plm") for normalize_before in (False, True)]
 kinds = pytest.mark.parametrize("objective, normalize_before", KINDS, ids=lambda x: {False: "post-ln", True: "pre-ln"}.get(x, x))
 row_sizes = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 6)), min_size=1, max_size=4)   # (context, predicted) of each row
@@ -410,6 +410,14 @@ def test_every_activation_trains(activation, normalize_before):
     if activation != "gelu":                                            # and it is the one that was asked for
         other = tiny_model(normalize_before=normalize_before)
         with torch.no_grad(): assert (logits_of(model.eval(), batch) - logits_of(other, batch)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("activation", ACTIVATION_FUNCTIONS)
+def test_the_head_uses_the_activation_too(activation): # as the original; transformers' head always has gelu
+    head = tiny_model(torch.float64, activation_fn=activation).lm_head
+    hidden, table = torch.randn(2, 3, 16, dtype=torch.float64), torch.randn(128, 16, dtype=torch.float64)
+    inner = head.layer_norm(ACTIVATION_FUNCTIONS[activation](hidden @ head.dense.weight.T + head.dense.bias))
+    torch.testing.assert_close(head(hidden, table), inner @ table.T + head.bias)
 
 
 def test_seven_activations_and_no_other():

@@ -21,14 +21,17 @@ else
 fi
 
 case $what in
-    demo) target=. size='about 1.3 GB, a minute or two' ;;
-    dev) target=.[dev] size='about 2.2 GB, two or three minutes' ;;
+    demo) target=. size='1.6 GB, about two minutes' ;;
+    dev) target=.[dev] size='2.2 GB, about three minutes' ;;
     *) die "install.sh: '$what' is neither demo nor dev" ;;
 esac
 echo "Installing what 'make' needs in $venv, with the versions of constraints.txt ($size; more where torch comes with CUDA)"
 started=$(date +%s)
-"$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input --log "$venv/install.log" -c constraints.txt -e "$target" </dev/null ||
+if ! "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --progress-bar off -c constraints.txt -e "$target" \
+    </dev/null >"$venv/install.log" 2>&1; then
+    tail -n 5 "$venv/install.log" >&2
     die "The installation failed; the whole story is in $venv/install.log"
+fi
 printf '%s\n' "$PWD" >"$venv/.made-in"
 touch "$venv/.ready-demo"
 [ "$what" = demo ] || touch "$venv/.ready-dev"
