@@ -352,7 +352,7 @@ def read_yaml(path: str,          # a YAML file that maps arguments to values
 DEMO_DEFAULTS = dict(
     tokenizer_name="demo", encoder_layers=2, encoder_embed_dim=128, encoder_ffn_dim=512, encoder_attention_heads=4,
     dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, max_tokens=64, batch_size=32, update_freq=1, lr=2e-3,
-    total_updates=3000, eval_interval_steps=500, logging_steps=100, checkpoint_dir="./demo-checkpoints",
+    total_updates=2500, eval_interval_steps=500, logging_steps=100, checkpoint_dir="./demo-checkpoints",
 )
 
 

@@ -224,7 +224,7 @@ def fill_mask(model: MPNetForPretraining, # in eval mode
               top_k: int = 5,             # how many guesses for each
              ) -> list[list[tuple[str, float]]]: # for each mask its best tokens and their probabilities
     "The most likely tokens at each mask of a plain text."
-    input_ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.lm_head.bias.device)
+    input_ids = torch.tensor([tokenizer(text, verbose=False)["input_ids"]], device=model.lm_head.bias.device)
     at = input_ids[0] == tokenizer.mask_token_id
     if not at.any(): raise UserError(f"no {tokenizer.mask_token} in the text {text!r}; write one where a token is to be guessed")
     probabilities = model.logits(model.encode(input_ids)[0, at])[:, :model.config.vocab_size].float().softmax(-1)

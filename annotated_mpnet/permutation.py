@@ -81,6 +81,9 @@ class MaskedPermutedCollator:
             raise UserError("the tokenizer has no mask token or no padding token; MPNet needs both")
         if objective not in ("mpnet", "mlm", "plm"):
             raise UserError(f"unknown objective {objective!r}; choose mpnet, mlm or plm")
+        if not 0 < pred_prob <= 1 or not min(keep_prob, rand_prob) >= 0 or not keep_prob + rand_prob <= 1:
+            raise UserError(f"pred_prob {pred_prob} must be in (0, 1], and keep_prob {keep_prob} and rand_prob {rand_prob} not add up to more than 1")
+        if seed < 0: raise UserError(f"the seed must be 0 or more, not {seed}")
         self.objective, self.seed, self.pred_prob = objective, seed, pred_prob
         self.keep_prob, self.rand_prob = keep_prob, rand_prob
         self.mask_id, self.pad_id = tokenizer.mask_token_id, tokenizer.pad_token_id
@@ -95,6 +98,8 @@ class MaskedPermutedCollator:
                 ) -> dict:             # input_ids, positions, attention_mask (batch, T + 2P), targets (batch, P), pred_size, n_tokens, skipped
         "One batch; a sequence with nothing to predict is skipped and counted."
         ids, uniforms = self.pad(examples)
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(self.special):
+            raise UserError(f"token ids from {ids.min()} to {ids.max()} do not fit a vocabulary of {len(self.special)}; is it the right tokenizer?")
         keep = ~self.special[ids].all(axis=1)
         ids, uniforms = ids[keep], uniforms[:, keep]
         places, filled, P = self.permute(ids, uniforms)
@@ -126,8 +131,7 @@ class MaskedPermutedCollator:
     def permute(self, ids, uniforms): # -> (batch, T) places, (batch, T) True where a token stands, P
         "Words in random order, the last 15 % of each sequence predicted, these shuffled singly."
         real, predictable = ids != self.pad_id, ~self.special[ids]
-        after_special = np.pad(self.special[ids][:, :-1], ((0, 0), (1, 0)), constant_values=True)
-        order = permute_words(uniforms[0], self.starts[ids] | after_special, predictable, real)
+        order = permute_words(uniforms[0], self.starts[ids], predictable, real)
         predicted = np.maximum(1, np.round(self.pred_prob * predictable.sum(1)).astype(np.int64))
         places, filled, P = layout(order, real.sum(1), predicted)
         last = slice(places.shape[1] - P, None)

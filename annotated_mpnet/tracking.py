@@ -47,11 +47,16 @@ class Tracker:
         if self.writer: self.writer.close()
 
     def advance(self,
-                update: int,      # updates done
-                status: str = "", # a few words behind the bar
+                update: int, # updates done
                ) -> None:
         "Move the bar."
-        self.progress.update(self.task, completed=update, status=status)
+        self.progress.update(self.task, completed=update)
+
+    def say(self,
+            text: str, # one line
+           ) -> None:
+        "Show a line of words."
+        self.console.print(text, markup=False)
 
     def log(self,
             update: int,               # updates done
@@ -60,7 +65,8 @@ class Tracker:
         "Show a line of numbers, and write them for TensorBoard."
         left = (time.perf_counter() - self.began) * (self.total - update) / max(1, update)
         tail = "" if self.console.is_terminal else f"  left {format_seconds(left)}"
-        self.console.print(f"{update:>7}  {format_metrics(metrics)}{tail}", markup=False)
+        self.say(f"{update:>7}  {format_metrics(metrics)}{tail}")
+        if "train/loss" in metrics: self.progress.update(self.task, status=f"loss {metrics['train/loss']:.2f}")
         if self.tensorboard_dir and self.writer is None:
             from torch.utils.tensorboard import SummaryWriter # imported when asked for: it takes a second
             self.writer = SummaryWriter(self.tensorboard_dir)

@@ -15,7 +15,7 @@ from annotated_mpnet.model import ACTIVATION_FUNCTIONS, MPNetForPretraining, fil
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
 
-quick = settings(deadline=None, derandomize=True, max_examples=25, phases=(Phase.generate, Phase.shrink))
+quick = settings(deadline=None, derandomize=True, max_examples=25, phases=[Phase.generate]) # shrinking takes minutes; what fails is small
 KINDS = [(objective, normalize_before) for objective in ("mpnet", "plm") for normalize_before in (False, True)]
 kinds = pytest.mark.parametrize("objective, normalize_before", KINDS, ids=lambda x: {False: "post-ln", True: "pre-ln"}.get(x, x))
 row_sizes = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 6)), min_size=1, max_size=4)   # (context, predicted) of each row
@@ -504,16 +504,18 @@ def test_mlm_is_the_plain_encoder_and_the_auxiliary_task():
             torch.testing.assert_close(logits[i, -len(shown):], expected, atol=1e-5, rtol=0)
 
 
-def test_initialization():
+@pytest.mark.parametrize("width", [64, 768])
+def test_initialization(width):
     torch.manual_seed(0)
-    model = MPNetForPretraining(ModelConfig(**SIZES | {"encoder_embed_dim": 64, "encoder_ffn_dim": 128}))
+    model = MPNetForPretraining(ModelConfig(**SIZES | {"encoder_embed_dim": width, "encoder_ffn_dim": 128}))
+    std = 0.02 * (768 / width) ** 0.5                                   # BERT's 0.02 at MPNet-base's width
     for name, p in model.named_parameters():
         if name.endswith("LayerNorm.weight") or name == "lm_head.layer_norm.weight": assert (p == 1).all(), name
         elif p.ndim == 1: assert (p == 0).all(), name
-        elif p.numel() > 2000: assert abs(p[:VOCAB].std().item() - 0.02) < 0.002 and abs(p.mean().item()) < 0.002, name
+        elif p.numel() > 2000: assert abs(p[:VOCAB].std().item() / std - 1) < 0.1 and abs(p.mean().item()) < 0.1 * std, name
     batch = make_batch(rows_of([(20, 6)] * 20, seed=1))
     total, n, _ = model.loss(batch)
-    assert abs((total / n).item() - math.log(VOCAB)) < 0.2               # knows nothing yet
+    assert abs((total / n).item() - math.log(VOCAB)) < 0.4              # knows nothing yet
 
 
 def test_shaken_models_have_no_trivial_parameter():

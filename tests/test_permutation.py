@@ -26,7 +26,7 @@ PLAIN = [i for i in range(len(PIECES)) if i not in SPECIAL]
 BEGIN = [i for i in PLAIN if not TOKENS[i].startswith("##")]
 CONTINUE = [i for i in PLAIN if TOKENS[i].startswith("##")]
 
-some = settings(deadline=None, derandomize=True, max_examples=100, phases=(Phase.generate, Phase.shrink))
+some = settings(deadline=None, derandomize=True, max_examples=100, phases=[Phase.generate]) # shrinking takes minutes; what fails is small
 word = st.builds(lambda first, rest: [first, *rest], st.sampled_from(BEGIN), st.lists(st.sampled_from(CONTINUE), max_size=4))
 stray = st.lists(st.sampled_from(CONTINUE + sorted(SPECIAL)), min_size=1, max_size=2)    # pieces without a word, special tokens inside
 body = st.lists(st.one_of(word, word, word, stray), max_size=20).map(lambda parts: sum(parts, []))
@@ -133,8 +133,9 @@ def test_words_are_predicted_whole_but_for_one(examples, seed, share):
         assert context[:len(specials)] == specials                                      # special tokens first, in their order
         rest, by_first = context[len(specials):], {word[0]: word for word in words}
         while rest:                                                                     # then whole words, the cut one last
+            assert rest[0] in by_first
             word = [place for place in by_first[rest[0]] if place not in predicted]
-            assert rest[:len(word)] == word
+            assert word and rest[:len(word)] == word
             rest = rest[len(word):]
         if cut: assert context[-1] in cut[0]
 
