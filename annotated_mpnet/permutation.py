@@ -81,8 +81,8 @@ class MaskedPermutedCollator:
             raise UserError("the tokenizer has no mask token or no padding token; MPNet needs both")
         if objective not in ("mpnet", "mlm", "plm"):
             raise UserError(f"unknown objective {objective!r}; choose mpnet, mlm or plm")
-        if not 0 < pred_prob <= 1 or not min(keep_prob, rand_prob) >= 0 or not keep_prob + rand_prob <= 1:
-            raise UserError(f"pred_prob {pred_prob} must be in (0, 1], and keep_prob {keep_prob} and rand_prob {rand_prob} not add up to more than 1")
+        if not 0 <= pred_prob <= 1 or not min(keep_prob, rand_prob) >= 0 or not keep_prob + rand_prob <= 1:
+            raise UserError(f"pred_prob {pred_prob} must be in [0, 1], and keep_prob {keep_prob} and rand_prob {rand_prob} not add up to more than 1")
         if seed < 0: raise UserError(f"the seed must be 0 or more, not {seed}")
         self.objective, self.seed, self.pred_prob = objective, seed, pred_prob
         self.keep_prob, self.rand_prob = keep_prob, rand_prob
