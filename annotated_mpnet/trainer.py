@@ -178,6 +178,7 @@ class Run:
         since, steps, tokens = time.perf_counter(), [], 0
         while self.update < config.total_updates:
             micro = list(islice(batches, config.update_freq))
+            if self.update == 0: tracker.say(self.summary())     # now that there is something to learn from
             steps.append(self.step(micro))
             tokens += sum(batch["n_tokens"] for batch in micro)
             tracker.advance(self.update)
@@ -210,7 +211,6 @@ def pretrain(config: PretrainConfig,     # the arguments of the run
     run = Run(config, tokenizer, train, valid, callback)
     test = test and make_batches(config, test, tokenizer, shuffle=False)
     with Tracker(config.total_updates, config.tensorboard_log_dir) as tracker:
-        tracker.say(run.summary())
         run.fit(tracker)
         folder = Path(config.checkpoint_dir)
         paths = {name: str(folder / f"{name}_checkpoint.pt") for name in ("best", "final")}

@@ -307,7 +307,7 @@ def line_of(argv, **kwargs) -> str:
     (["texts/"], "texts/"),
     (["--config", "nowhere.yaml"], "--config nowhere.yaml: No such file"),
     (["--demo", "--encoder-attention-heads", "5"], "--encoder-attention-heads 5"),
-    (["--demo", "--max-positions", "100"], "--max-positions 100 is below --max-tokens"),
+    (["--demo", "--max-positions", "50"], "--max-positions 50 is below --max-tokens"),
     (["--demo", "--keep-prob", "0.7", "--rand-prob", "0.4"], "add up to more than 1"),
     (["--demo", "--return-mlm", "--objective", "plm"], "--return-mlm goes with --objective mpnet, not plm"),
     (["--demo", "--lr", "1e-3", "--end-learning-rate", "2e-3"], "--end-learning-rate 0.002 is above --lr 0.001"),
