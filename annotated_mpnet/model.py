@@ -228,7 +228,7 @@ def fill_mask(model: MPNetForPretraining, # in eval mode
     at = input_ids[0] == tokenizer.mask_token_id
     if not at.any(): raise UserError(f"no {tokenizer.mask_token} in the text {text!r}; write one where a token is to be guessed")
     probabilities = model.logits(model.encode(input_ids)[0, at])[:, :model.config.vocab_size].float().softmax(-1)
-    return [[(tokenizer.convert_ids_to_tokens(int(i)), float(p)) for p, i in zip(*row.topk(top_k))] for row in probabilities]
+    return [[(tokenizer.convert_ids_to_tokens(int(i)), float(p)) for p, i in zip(*row.topk(min(top_k, len(row))))] for row in probabilities]
 
 # %% ../nbs/06_model.ipynb #06-032
 def parameter_counts(model: nn.Module,        # any of ours
