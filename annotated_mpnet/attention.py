@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .configuration import UserError
+from .configuration import OBJECTIVES, UserError
 
 # %% ../nbs/05_two_stream_attention.ipynb #05-008
 def triangle_masks(n_context: int,             # C: context tokens
@@ -38,7 +38,7 @@ def two_stream_mask(n_context: int,           # C: context tokens
                     device=None,              # where the mask is made
                    ) -> torch.Tensor:         # bool (rows, keys), True = sees: mpnet (T + 2P, T + P), plm (T + P, T), mlm (T, T)
     "A row with horizon h sees the context, target j if j < h, mask j if j >= h (paper, section 2.3)."
-    if objective not in ("mpnet", "plm", "mlm"):
+    if objective not in OBJECTIVES:
         raise UserError(f"unknown objective {objective!r}; choose mpnet, mlm or plm")
     if n_context < 0 or n_predicted < 0:
         raise UserError(f"the mask needs sizes of at least 0, not {n_context} and {n_predicted}")

@@ -6,7 +6,6 @@
 __all__ = ['write_whole', 'tokenizer_files', 'save_checkpoint', 'read_checkpoint', 'load_model', 'load_checkpoint_tokenizer']
 
 # %% ../nbs/09_checkpoints.ipynb #09-003
-import json
 import os
 import tempfile
 from dataclasses import asdict

@@ -37,12 +37,11 @@ def unigram_bar(config: PretrainConfig, # a run's arguments, checked
                ) -> float:              # nats per `<mask>`
     "The mean loss of guessing by frequency, on the predicted tokens that `<mask>` replaced."
     from annotated_mpnet.data import unigram_losses
-    from annotated_mpnet.trainer import make_batches
+    from annotated_mpnet.trainer import make_batches, mask_shown
     losses, total, n = unigram_losses(train, tokenizer, config.max_tokens), 0.0, 0
     for batch in make_batches(config, valid, tokenizer, shuffle=False).one_cycle(0):
         if not batch["pred_size"]: continue
-        shown, targets = batch["input_ids"][:, -batch["pred_size"]:].numpy(), batch["targets"].numpy() # (batch, P) each
-        at_mask = targets[(shown == tokenizer.mask_token_id) & (targets != -100)]
+        at_mask = batch["targets"][mask_shown(batch, tokenizer.mask_token_id)].numpy() # (n,) the true tokens behind the masks
         total, n = total + losses[at_mask].sum(), n + len(at_mask)
     return float(total / max(1, n))
 

@@ -9,7 +9,7 @@ __all__ = ['draw_uniforms', 'permute_words', 'corrupt', 'layout', 'MaskedPermute
 import numpy as np
 import torch
 
-from .configuration import UserError
+from .configuration import OBJECTIVES, UserError
 from .tokenization import word_starts
 
 # %% ../nbs/03_permutation.ipynb #03-012
@@ -79,7 +79,7 @@ class MaskedPermutedCollator:
                 ):
         if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
             raise UserError("the tokenizer has no mask token or no padding token; MPNet needs both")
-        if objective not in ("mpnet", "mlm", "plm"):
+        if objective not in OBJECTIVES:
             raise UserError(f"unknown objective {objective!r}; choose mpnet, mlm or plm")
         if not 0 <= pred_prob <= 1 or not min(keep_prob, rand_prob) >= 0 or not keep_prob + rand_prob <= 1:
             raise UserError(f"pred_prob {pred_prob} must be in [0, 1], and keep_prob {keep_prob} and rand_prob {rand_prob} not add up to more than 1")
