@@ -85,7 +85,7 @@ class MPNetEncoder(nn.Module):
     "Embeddings and layers; rows that ask and keys that are looked at are chosen by the mask."
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.normalize_before = config.normalize_before
+        self.normalize_before, self.embedding_norm = config.normalize_before, config.embedding_norm
         self.gradient_checkpointing = False
         self.embeddings = MPNetEmbeddings(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -93,6 +93,7 @@ class MPNetEncoder(nn.Module):
             "layer": nn.ModuleList([MPNetLayer(config) for _ in range(config.encoder_layers)]),
             "relative_attention_bias": RelativePositionBias(config.relative_attention_num_buckets, config.encoder_attention_heads,
                                                             config.relative_attention_max_distance)})
+        if config.embedding_norm: self.encoder["LayerNorm"] = nn.LayerNorm(config.encoder_embed_dim, eps=config.layer_norm_eps)
 
     def forward(self,
                 input_ids: torch.Tensor,          # (batch, rows) token ids
@@ -104,7 +105,7 @@ class MPNetEncoder(nn.Module):
         "Hidden vectors of the rows, content and query stream in one pass (paper, section 2.3)."
         n_keys, layers = sees.shape[-1], self.encoder["layer"]
         x = self.embeddings(input_ids, positions)
-        x = self.dropout(x if self.normalize_before else self.embeddings.LayerNorm(x))
+        x = self.dropout(x if self.normalize_before and not self.embedding_norm else self.embeddings.LayerNorm(x))
         places = positions if distances_from is None else distances_from
         bias = self.encoder["relative_attention_bias"](places, places[:, :n_keys])
         bias = bias.masked_fill(~sees[:, None], float("-inf"))
@@ -112,7 +113,8 @@ class MPNetEncoder(nn.Module):
             first = first_row if i == len(layers) - 1 else 0
             if self.gradient_checkpointing and self.training: x = checkpoint(layer, x, n_keys, bias, first, use_reentrant=False)
             else: x = layer(x, n_keys, bias, first)
-        return self.embeddings.LayerNorm(x) if self.normalize_before else x
+        if not self.normalize_before: return x
+        return (self.encoder["LayerNorm"] if self.embedding_norm else self.embeddings.LayerNorm)(x)
 
 # %% ../nbs/06_model.ipynb #06-019
 class MPNetLMHead(nn.Module):
@@ -238,7 +240,7 @@ def parameter_counts(model: nn.Module,        # any of ours
                                                   "relative biases", "language model head"], 0)
     parts = {"word_embeddings": "token embeddings", "position_embeddings": "position embeddings", "relative_attention_bias": "relative biases",
              "attention.": "attention", "intermediate.": "feed-forward", "output.": "feed-forward", "lm_head": "language model head",
-             "embeddings.LayerNorm": "token embeddings"}
+             "embeddings.LayerNorm": "token embeddings", "encoder.LayerNorm": "token embeddings"}
     for name, p in model.named_parameters():
         rows = config.vocab_size if p.shape[0] == config.padded_vocab_size and ("word_emb" in name or name == "lm_head.bias") else p.shape[0]
         counts[next(part for key, part in parts.items() if key in name)] += p.numel() // p.shape[0] * rows

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'SPECIAL_TOKENS', 'DEMO_VOCAB_SIZE', 'paragraphs', 'is_prose', 'sentences', 'docstrings', 'documents',
            'is_new', 'passages', 'embedded_corpus', 'wrap_vocabulary', 'train_tokenizer', 'demo_tokenizer', 'tokenize',
-           'word_starts', 'load_tokenizer']
+           'word_starts', 'reach_hub', 'load_tokenizer']
 
 # %% ../nbs/02_tokenization.ipynb #02-003
 import ast
@@ -261,17 +261,24 @@ def word_starts(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
     return starts
 
 # %% ../nbs/02_tokenization.ipynb #02-075
+def reach_hub(path: str, # of the Hub's interface: "models/user/name", "datasets/user/name"
+              what: str, # that is looked for, for the message
+              other: str, # what to do instead
+             ) -> None:
+    "One quick question whether the Hub answers, before a library retries for a minute; a UserError if not."
+    try: get_session().get(f"{constants.ENDPOINT}/api/{path}", timeout=3).json()
+    except Exception as error: # whatever the HTTP library of the day raises
+        raise UserError(f"no {what}: it is no local folder, it is not in the local cache, and "
+                        f"{constants.ENDPOINT} can't be reached ({type(error).__name__}): {other}") from error
+
+
 def _from_hub(name: str, # "user/name" on the Hub
              ) -> PreTrainedTokenizerFast:
     "The tokenizer `name` from the local cache, else from the Hub; without network it fails at once."
     try: return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError): pass
     other = "pass a folder that holds a tokenizer, or demo for the embedded one"
-    url = f"{constants.ENDPOINT}/api/models/{name}"
-    try: get_session().get(url, timeout=3).json() # one quick question first: the library would retry for a minute
-    except Exception as error: # whatever the HTTP library of the day raises
-        raise UserError(f"no tokenizer {name!r}: it is no local folder, it is not in the local cache, and "
-                        f"{constants.ENDPOINT} can't be reached ({type(error).__name__}): {other}") from error
+    reach_hub(f"models/{name}", f"tokenizer {name!r}", other)
     try: return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"no tokenizer {name!r} on {constants.ENDPOINT} ({_one_line(error)}): {other}") from error

@@ -55,7 +55,7 @@ def test_every_argument_of_the_reference_in_its_order():
 def test_additions_are_marked_and_stand_last():
     added = [f.name for f in ALL if f.metadata["added"]]
     assert added == [f.name for f in ALL[len(REFERENCE):]] == [f.name for f in c.groups()["Additions"]]
-    assert added == ["demo", "config", "objective", "return_mlm", "pred_prob", "keep_prob", "rand_prob",
+    assert added == ["demo", "config", "dataset_config_name", "skip_broken_shards", "packing", "objective", "return_mlm", "pred_prob", "keep_prob", "rand_prob",
                      "no_whole_word_mask", "precision", "overwrite"]
 
 
@@ -76,9 +76,8 @@ def test_names_are_unique():
 
 
 def test_lists_of_names_name_fields():
-    assert set(c.NOT_SERVED_YET) <= set(c.FIELDS) and len(set(c.NOT_SERVED_YET)) == len(c.NOT_SERVED_YET)
     for name, value in c.DEMO_DEFAULTS.items():
-        assert c.read_value(c.FIELDS[name], value) == value and name not in c.NOT_SERVED_YET
+        assert c.read_value(c.FIELDS[name], value) == value
 
 
 # The page
@@ -110,7 +109,6 @@ def test_page_marks_what_it_should():
              if line.startswith("| `--") and line.count(" | ") == 3}
     for f in ALL:
         assert ("*Addition.*" in lines[f.name]) == f.metadata["added"]
-        assert ("*Not served yet.*" in lines[f.name]) == (f.name in c.NOT_SERVED_YET)
 
 
 def test_page_has_anchors_for_its_groups():
@@ -131,9 +129,8 @@ def page_commands() -> list[list[str]]:
     return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("pretrain-mpnet")]
 
 
-def test_commands_on_the_page(monkeypatch):
+def test_commands_on_the_page():
     assert len(page_commands()) >= 5
-    monkeypatch.setattr(c, "NOT_SERVED_YET", ())
     for argv in page_commands():
         assert check(parse_args(argv))
     assert parse_args(page_commands()[0]) == PretrainConfig() # the first spells out the defaults
@@ -157,7 +154,6 @@ def test_help_has_every_argument_under_its_heading():
         for f in members:
             assert all(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", part) for name in c.names(f)), f.name
             assert f.metadata["help"].replace(" ", "") in part.replace(" ", ""), f.name # wherever it is wrapped
-            assert ("notservedyet)" in part.replace(" ", "").split(f.metadata["help"].replace(" ", ""))[1].split(")")[0] + ")") == (f.name in c.NOT_SERVED_YET)
 
 
 @pytest.mark.parametrize("code", [
@@ -386,8 +382,7 @@ def test_check_changes_a_copy():
     assert config == parse_args(DEMO)
 
 
-def test_eval_interval_follows_the_checkpoints(monkeypatch):
-    monkeypatch.setattr(c, "NOT_SERVED_YET", ())
+def test_eval_interval_follows_the_checkpoints():
     assert check(parse_args(["--save-steps", "70"])).eval_interval_steps == 70
     assert check(parse_args(["--save-steps", "70", "--eval-interval-steps", "7"])).eval_interval_steps == 7
     assert check(parse_args([])).eval_interval_steps == 5000
@@ -406,11 +401,10 @@ def test_warnings(caplog):
 # Where the text comes from
 
 
-def test_sources(monkeypatch, caplog):
+def test_sources(caplog):
     files = ["--train-dir", "texts", "--valid-file", "v.txt", "--test-file", "t.txt"]
     assert check(parse_args(files)).train_dir == check(parse_args(DEMO + files)).train_dir == "texts"
     assert check(parse_args(DEMO)).dataset_name is None
-    monkeypatch.setattr(c, "NOT_SERVED_YET", ())
     assert check(parse_args([])).dataset_name == c.DEFAULT_DATASET
     assert check(PretrainConfig(), own_data=True).dataset_name is None
     assert not caplog.records
@@ -427,26 +421,8 @@ def test_a_file_in_the_way(tmp_path, monkeypatch):
         assert f"{name} notes.txt/run can't be a folder: notes.txt is a file" in line_of(["--demo", name, "notes.txt/run"])
 
 
-def test_two_sources_of_weights(monkeypatch):
-    monkeypatch.setattr(c, "NOT_SERVED_YET", ())
+def test_two_sources_of_weights():
     assert "give one of them" in line_of(["--hf-model-path", "model", "--resume"])
-
-
-# Nothing is ignored
-
-
-@pytest.mark.parametrize("name", c.NOT_SERVED_YET)
-def test_not_served_yet(name):
-    f = c.FIELDS[name]
-    assert f"{c.flag(name)} is not served yet" in line_of(DEMO + words(f, another(f)))
-    if f.default is not None:
-        assert check(parse_args(DEMO + words(f, f.default)))
-
-
-def test_the_default_stream_is_not_served_yet():
-    if "dataset_name" not in c.NOT_SERVED_YET:
-        pytest.skip("it is served")
-    assert all(part in line_of([]) for part in ("fineweb-edu", "not served yet", "--train-dir", "--demo"))
 
 
 # The model's part

@@ -1,5 +1,6 @@
 """The same weights, the same numbers: our model against the original's and other ports' files, and against transformers."""
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,40 +9,12 @@ from helpers_batches import shake
 from transformers import MPNetConfig, MPNetForMaskedLM
 
 from annotated_mpnet.configuration import ModelConfig
+from annotated_mpnet.foreign import convert
 from annotated_mpnet.model import MPNetForPretraining
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TINY = {"vocab_size": 500, "encoder_layers": 2, "encoder_embed_dim": 32, "encoder_ffn_dim": 64, "encoder_attention_heads": 4,
         "max_positions": 64}
-RENAMED = {                                            # the original's names -> ours
-    "decoder.": "",
-    "sentence_encoder.embed_tokens.": "mpnet.embeddings.word_embeddings.",
-    "sentence_encoder.embed_positions.": "mpnet.embeddings.position_embeddings.",
-    "sentence_encoder.emb_layer_norm.": "mpnet.embeddings.LayerNorm.",
-    "sentence_encoder.relative_attention_bias.": "mpnet.encoder.relative_attention_bias.",
-    "sentence_encoder.layers.": "mpnet.encoder.layer.",
-    ".self_attn.in_proj_": ".attention.attn.qkv.",      # split into three below
-    ".self_attn.out_proj.": ".attention.attn.o.",
-    ".self_attn_layer_norm.": ".attention.LayerNorm.",
-    ".fc1.": ".intermediate.dense.",
-    ".fc2.": ".output.dense.",
-    ".final_layer_norm.": ".output.LayerNorm.",
-}
-
-
-def renamed(weights): # another implementation's state -> ours
-    "By the table; the joint projection is split, the tied output matrix left out, the vocabulary padded with zeros."
-    ours = {}
-    for name, value in weights.items():
-        for old, new in RENAMED.items(): name = name.replace(old, new)
-        if ".qkv." in name: ours |= {name.replace("qkv", part): x for part, x in zip("qkv", value.chunk(3))}
-        else: ours[name] = value
-    embeddings, bias = "mpnet.embeddings.word_embeddings.weight", "lm_head.bias"
-    assert torch.equal(ours.pop("lm_head.weight"), ours[embeddings])      # tied in the file as well
-    for name in (embeddings, bias):
-        missing = -len(ours[name]) % 128
-        ours[name] = torch.cat([ours[name], ours[name].new_zeros(missing, *ours[name].shape[1:])])
-    return ours
 
 
 def foreign(name, objective="mpnet"): # (our model with the file's weights, what the other program computed)
@@ -49,8 +22,10 @@ def foreign(name, objective="mpnet"): # (our model with the file's weights, what
     with torch.serialization.safe_globals([Namespace]):
         saved = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
     io = torch.load(FIXTURES / f"{name}_io.pt", weights_only=True)
-    model = MPNetForPretraining(ModelConfig(**TINY, objective=objective)).eval()
-    model.load_state_dict(renamed(saved.get("model") or saved["model_states"]), strict=True)
+    config, weights = convert(saved)
+    assert config == ModelConfig(**TINY)
+    model = MPNetForPretraining(replace(config, objective=objective)).eval()
+    model.load_state_dict(weights, strict=True)
     return model, io
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
 MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswith("_"))
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub"}  # what the requirements always bring along
+COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow"}  # what the requirements always bring along
 LONGEST_FUNCTION = 60
 
 
@@ -47,13 +47,13 @@ def imports(module: Path) -> list[tuple[str, bool]]:
     return found
 
 
-def lesson_numbers() -> dict[str, int]:
-    "The lesson's number of each module, from the names of the notebooks and what they say they export."
+def lesson_numbers() -> dict[str, str]:
+    "The lesson's number of each module, such as 06 and, after it, 06b, from the notebooks' names and what they say they export."
     numbers = {}
     for path in NOTEBOOKS:
         sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
         names = [m[1] for s in sources if (m := re.search(r"^#\| *default_exp +(\w+)", s, re.MULTILINE))]
-        numbers |= {name: int(path.name.split("_")[0]) for name in names}
+        numbers |= {name: path.name.split("_")[0] for name in names}
     return numbers
 
 

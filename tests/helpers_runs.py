@@ -1,0 +1,80 @@
+"""Runs of the command as processes of their own, to be killed. They are forked from one process that has imported everything."""
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+FIXTURES = Path(__file__).parent / "fixtures"
+PRELOAD = ["annotated_mpnet.cli", "annotated_mpnet.trainer", "annotated_mpnet.data", "datasets", "pyarrow.parquet", "torch.utils.tensorboard",
+           "transformers.models.auto.tokenization_auto", "transformers.models.bert.tokenization_bert"]
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(PRELOAD)
+
+
+def command(argv: list[str], folder: str, log: str, patch: str) -> None:
+    "The command, in a forked process, with its output in a file; `patch` is code to run first."
+    with open(log, "a", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    import torch
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)                 # for the workers: as where the command is started by hand
+    from annotated_mpnet.cli import main
+    exec(patch, {})
+    sys.exit(main(argv))
+
+
+class Run:
+    "One start of the command."
+    def __init__(self, argv: list[str], folder: Path, patch: str = ""):
+        self.folder, self.log = folder, folder / "log.txt"
+        self.begun = self.log.stat().st_size if self.log.exists() else 0 # earlier starts have written before
+        self.process = context.Process(target=command, args=(argv, str(folder), str(self.log), patch), daemon=False)
+        self.process.start()
+
+    def send(self, signum: int) -> None:
+        try:
+            os.kill(self.process.pid, signum)
+        except ProcessLookupError:
+            pass
+
+    def wait_for(self, happened, timeout: float = 60) -> bool:
+        "Until something has happened; False if the run ended before."
+        until = time.time() + timeout
+        while not happened():
+            if not self.process.is_alive():
+                return bool(happened())
+            assert time.time() < until, self.said()
+            time.sleep(0.0005)
+        return True
+
+    def finish(self, timeout: float = 120) -> int:
+        "The exit code, as a shell shows it."
+        self.process.join(timeout)
+        if self.process.is_alive():
+            self.send(signal.SIGKILL)
+            raise AssertionError(f"the run did not end in {timeout} s:\n{self.said()}")
+        code = self.process.exitcode
+        return code if code >= 0 else 128 - code
+
+    def said(self) -> str:
+        return self.log.read_bytes()[self.begun:].decode() if self.log.exists() else ""
+
+
+def finished(argv: list[str], folder: Path, patch: str = "") -> str:
+    "Run to the end, which must be a good one; what it said."
+    run = Run(argv, folder, patch)
+    assert run.finish() == 0, run.said()
+    return run.said()
+
+
+def failed(argv: list[str], folder: Path, patch: str = "", code: int = 2) -> str:
+    "Run to an end that is not a good one; its last line."
+    run = Run(argv, folder, patch)
+    assert run.finish() == code, run.said()
+    lines = run.said().splitlines()
+    assert not any("Traceback" in line for line in lines), run.said()
+    return lines[-1]
