@@ -13,9 +13,11 @@ __all__ = ['logger', 'LONGEST', 'INK', 'PAUSES', 'complaints', 'SENTENCE_END', '
 import codecs
 import copy
 import logging
+import os
 import pickle
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -514,8 +516,15 @@ class Share(IterableDataset):
 def as_it_is(item): return item
 
 
-def leave_signals_alone(_): # Ctrl-C reaches every process; whether to stop is for the main one to say
-    for name in (signal.SIGINT, signal.SIGTERM): signal.signal(name, signal.SIG_IGN)
+def leave_signals_alone(_): # number of the worker
+    "Ctrl-C and a cluster's SIGTERM reach every process; whether to stop is for the main one to say. A SIGTERM of its own is obeyed."
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"): return                  # macOS can't tell who sent a signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    def listen():
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid(): pass
+        os._exit(0)
+    threading.Thread(target=listen, daemon=True).start()
 
 
 def worker_loader(batches: Batches, worker: int) -> DataLoader:

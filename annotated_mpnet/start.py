@@ -17,7 +17,6 @@ import torch
 
 from .checkpoints import TornCheckpoint, choose_checkpoint, interval_checkpoints, is_ours, model_of, read_checkpoint, tokenizer_of
 from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, check, flag, show
-from .huggingface import from_huggingface
 from .model import MPNetForPretraining
 from .tokenization import load_tokenizer
 
@@ -44,11 +43,15 @@ def given_names(config: PretrainConfig) -> set[str]: # fields that the user has 
 
 def carry_over(config: PretrainConfig, # as the user gave it
                stored: dict,           # the arguments in a checkpoint
+               path: Path | None = None, # where it is, for the remark
               ) -> PretrainConfig:
     "The arguments of a resumed run: those given, else those of the checkpoint."
     given = given_names(config)
     own = given | NOT_CARRIED | (SOURCES if given & SOURCES else set())
-    return replace(config, **{name: value for name, value in stored.items() if name in FIELDS and name not in own})
+    carried = {name: value for name, value in stored.items() if name in FIELDS and name not in own}
+    said = ", ".join(f"{flag(name)} {show(value)}" for name, value in carried.items() if value != FIELDS[name].default)
+    if said: logger.info("not given, and so as they were in %s: %s", path or "the checkpoint", said)
+    return replace(config, **carried)
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-012
 ARCHITECTURE = [f.name for f in fields(ModelConfig) if f.name in FIELDS and "dropout" not in f.name and f.name != "objective"]
@@ -58,9 +61,10 @@ def fit_to_model(config: PretrainConfig, # as the user gave it, perhaps carried 
                  given: set[str],        # what the user set
                  model: ModelConfig,     # of the weights to begin from
                  origin: Any,            # where they are from, for the message
+                 whole: bool = False,    # a run goes on: its objective stays, too
                 ) -> PretrainConfig:
     "Take the architecture from the weights; refuse an argument that contradicts them."
-    for name in ARCHITECTURE:
+    for name in ARCHITECTURE + ["objective"] * whole:
         wanted, has = getattr(config, name), getattr(model, name)
         if name in given and wanted is not None and wanted != has:
             raise UserError(f"{flag(name)} {show(wanted)} contradicts {origin}, which has {show(has)}; leave it out")
@@ -116,7 +120,9 @@ class Start:
 def weights_to_begin_from(config: PretrainConfig, # as the user gave it
                          ) -> tuple[MPNetForPretraining | None, Any, dict | None, Path | None]: # model, its tokenizer, content and path of a checkpoint
     "What --resume or --hf-model-path name; nothing for a fresh start."
-    if config.hf_model_path: return *from_huggingface(config.hf_model_path), None, None
+    if config.hf_model_path:
+        from annotated_mpnet.huggingface import from_huggingface # here: transformers' models take seconds to import
+        return *from_huggingface(config.hf_model_path), None, None
     if not config.resume: return None, None, None, None
     trust = config.trust_checkpoint
     if config.resume_checkpoint: path, content = Path(config.resume_checkpoint), read_checkpoint(config.resume_checkpoint, trust)
@@ -145,8 +151,8 @@ def where_to_begin(config: PretrainConfig, # as the user gave it
     model, its_tokenizer, content, path = weights_to_begin_from(config)
     whole = content is not None and "state" in content
     origin = config.hf_model_path or path
-    if whole: config = carry_over(config, content["config"])
-    if model is not None: config = fit_to_model(config, given | ({"objective"} if whole else set()), model.config, origin)
+    if whole: config = carry_over(config, content["config"], path)
+    if model is not None: config = fit_to_model(config, given, model.config, origin, whole)
     config = check(config, own_data)
     in_the_way = refuse_to_mix(config, path if whole else None, content["update"] if whole else 0)
     if tokenizer is None:

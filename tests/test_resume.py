@@ -191,6 +191,35 @@ def test_signals(what, module, name, count, signum, place, left_alone):
     same_run(left_alone("files", argv), place)
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_every_process_of_a_run(signum, place, left_alone):
+    "As a terminal and a cluster send them: the workers, too, get the signal, and leave it to the main process."
+    argv = arguments(FILES)
+    run = Run([*argv, "--num-workers", "2"], place, "import os\nos.setsid()")
+    assert run.wait_for(lambda: last_saved(place) >= 15)
+    os.killpg(run.process.pid, signum)
+    assert run.finish(30) == 128 + signum, run.said()
+    with pytest.raises(ProcessLookupError):                              # nobody is left
+        os.killpg(run.process.pid, 0)
+    finished([*argv, "--resume"], place)
+    same_run(left_alone("files", argv), place)
+
+
+def test_workers_end_with_a_process_that_forgot_them(place):
+    "Batches that are not closed must not hold up the end of the program."
+    begun = time.time()
+    finished(arguments(FILES), place, """
+import sys
+from annotated_mpnet import cli, data, permutation, tokenization
+tokenizer = tokenization.load_tokenizer(%r, 24)
+batches = data.Batches(data.Shuffled(["a text", "another text"] * 50), tokenizer, permutation.MaskedPermutedCollator(tokenizer), 2, 24, num_workers=1)
+sys.kept = iter(batches)
+next(sys.kept)
+cli.main = lambda argv: 0
+""" % TOKENIZER[1])
+    assert time.time() - begun < 20
+
+
 def test_a_second_ctrl_c_ends_at_once(place):
     patch = SLOW.format(signal="SIGINT", module="trainer.MPNetForPretraining", name="loss", count=20) + """
 import threading
