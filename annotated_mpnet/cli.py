@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
     try:
         config = parse_args(argv)
         debug = config.debug
-        if not config.resume: check_quietly(config) # a resumed run's arguments are complete when its checkpoint has been read
+        if not config.resume or config.hf_model_path: check_quietly(config) # a resumed run's arguments are complete when its checkpoint has been read
         set_up_logging(debug)
         (run_demo if config.demo else run_plain)(config)
         return 0

@@ -179,7 +179,7 @@ class PretrainConfig:
     rand_prob: float = arg(0.1, "share of the predicted tokens whose mask copy shows a random token", "in [0, 1]", added=True)
     no_whole_word_mask: bool = arg(False, "draw single tokens to predict, not whole words", added=True)
     precision: str = arg("auto",
-        "number format of the forward pass; auto: bfloat16 on a GPU that has it, else float32", choices=("auto", "float32", "bfloat16"), added=True)
+        "number format of the forward pass; auto: bfloat16 where the GPU or the CPU computes with it, else float32", choices=("auto", "float32", "bfloat16"), added=True)
     overwrite: bool = arg(False, "train even if --checkpoint-dir holds files of another run, and replace them", added=True)
 
 # %% ../nbs/01_configuration.ipynb #01-027

@@ -146,7 +146,14 @@ class Shuffled:
         for first in range(start or 0, n, self.block):
             numbers = np.arange(first, min(first + self.block, n))
             if self.shuffle: numbers = shuffled(numbers, n, self.seed, cycle)
-            yield first, numbers.tolist(), [self.texts[i] for i in numbers.tolist()]
+            yield first, numbers.tolist(), [self.text_of(i) for i in numbers.tolist()]
+
+    def text_of(self, i): # number of a document -> its text; what can't be tokenized is an error
+        text = self.texts[i]
+        try: is_text = isinstance(text, str) and (text.isascii() or bool(text.encode()))
+        except UnicodeEncodeError: raise UserError(f"{self.name}: number {i:,} holds half of a letter, which is no UTF-8") from None
+        if not is_text: raise UserError(f"{self.name}: number {i:,} is of type {type(text).__name__}, not text")
+        return text
 
 # %% ../nbs/07_data.ipynb #07-019
 PAUSES = (1, 2, 4, 8, 16, 32) # seconds to wait before a broken stream is tried again
@@ -439,7 +446,7 @@ class Batches:
             mine = np.array_split(batches[turn], self.parts)[self.rank::self.world_size]
             yield [self.collator([samples[i] for i in part]) for part in mine if len(part)]
 
-    def places(self, position: dict, worker: int = 0, n_workers: int = 1) -> Iterator[tuple[dict, list[dict]] | None]: # the place after it and an update; None after each chunk
+    def places(self, position: dict, worker: int = 0, n_workers: int = 1) -> Iterator[tuple[dict, list[dict]] | int]: # the place after it and an update; after each chunk its cycle
         "What one worker makes: every so many-th chunk from a position on, without end."
         cycle, start, chunk, update = (position[name] for name in ("cycle", "block", "chunk", "update"))
         turn = 0
@@ -449,7 +456,7 @@ class Batches:
                     if turn % n_workers == worker:
                         for done, micro in enumerate(self.updates(cycle, start, which, numbers[part], texts[part])):
                             if done >= update: yield {"cycle": cycle, "block": start, "chunk": which, "update": done + 1}, micro
-                        yield None
+                        yield cycle
                     turn, update = turn + 1, 0
                 chunk = 0
             if turn == 0 and cycle > position["cycle"]: raise UserError(f"{self.source.name}: there is no text to train on")
@@ -464,15 +471,16 @@ class Batches:
                 item = next(sources[turn % len(sources)])
                 if isinstance(item, bytes): item = pickle.loads(item)
                 if isinstance(item, UserError): raise item
-                if item is None:
+                cycle = item if isinstance(item, int) else item[0]["cycle"]
+                if cycle > last + 1: raise UserError("nothing to predict: no document of the training text has a token that can be masked")
+                if isinstance(item, int):                        # the end of a chunk
                     turn += 1
                     continue
                 place, micro = item
                 self.position = place | {"skipped": self.position["skipped"] + sum(batch["skipped"] for batch in micro)}
-                if place["cycle"] > last + 1: raise UserError("nothing to predict: no document of the training text has a token that can be masked")
                 micro = [batch for batch in micro if batch["pred_size"]]
                 if micro or self.world_size > 1:                 # a rank without a share of a small update still takes part in it
-                    last = place["cycle"]
+                    last = cycle
                     yield micro
         finally: sources.clear()                             # ends the workers
 

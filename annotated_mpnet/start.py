@@ -18,7 +18,7 @@ import torch
 from .checkpoints import TornCheckpoint, choose_checkpoint, interval_checkpoints, is_ours, model_of, read_checkpoint, tokenizer_of
 from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, check, flag, show
 from .model import MPNetForPretraining
-from .tokenization import load_tokenizer
+from .tokenization import check_special_tokens, load_tokenizer
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -157,6 +157,7 @@ def where_to_begin(config: PretrainConfig, # as the user gave it
     in_the_way = refuse_to_mix(config, path if whole else None, content["update"] if whole else 0)
     if tokenizer is None:
         tokenizer = its_tokenizer if its_tokenizer is not None and "tokenizer_name" not in given else load_tokenizer(config.tokenizer_name, config.max_tokens)
+    else: check_special_tokens(tokenizer, "that was given")
     if model is None: return Start(config, build_model(config, tokenizer), tokenizer, in_the_way=tuple(in_the_way))
     same_vocabulary(model, tokenizer, origin)
     tokenizer.model_max_length = config.max_tokens

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'SPECIAL_TOKENS', 'DEMO_VOCAB_SIZE', 'paragraphs', 'is_prose', 'sentences', 'docstrings', 'documents',
            'is_new', 'passages', 'embedded_corpus', 'wrap_vocabulary', 'train_tokenizer', 'demo_tokenizer', 'tokenize',
-           'word_starts', 'reach_hub', 'load_tokenizer']
+           'word_starts', 'reach_hub', 'check_special_tokens', 'load_tokenizer']
 
 # %% ../nbs/02_tokenization.ipynb #02-003
 import ast
@@ -301,8 +301,8 @@ def _one_line(error: Exception, # any
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 # %% ../nbs/02_tokenization.ipynb #02-076
-def _check_special_tokens(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
-                          name: str, # for the message
+def check_special_tokens(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
+                         name: str, # for the message
                          ) -> None:
     "Raise UserError unless the start, end, padding and mask tokens are there, apart, and inside the vocabulary."
     start = tokenizer.cls_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -335,7 +335,7 @@ def load_tokenizer(name_or_path: str | os.PathLike, # "demo", a folder, or a nam
     else: tokenizer = _from_hub(name)
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(f"the tokenizer {name!r} is not a fast one (it has no tokenizer.json): pass one that is")
-    _check_special_tokens(tokenizer, name)
+    check_special_tokens(tokenizer, name)
     added = tokenizer.num_special_tokens_to_add()
     if max_tokens <= added:
         raise UserError(f"--max-tokens {max_tokens} leaves no room beside {added} special tokens: ask for {added + 1} or more")
