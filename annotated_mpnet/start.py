@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['logger', 'SOURCES', 'NOT_CARRIED', 'ARCHITECTURE', 'build_model', 'given_names', 'carry_over', 'fit_to_model',
-           'same_vocabulary', 'run_files', 'is_whole', 'refuse_to_mix', 'Start', 'weights_to_begin_from',
-           'with_settings', 'where_to_begin']
+           'same_vocabulary', 'run_files', 'updates_behind', 'refuse_to_mix', 'make_room', 'Start',
+           'weights_to_begin_from', 'with_settings', 'where_to_begin']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-003
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .checkpoints import TornCheckpoint, choose_checkpoint, interval_checkpoints, is_ours, model_of, read_checkpoint, tokenizer_of
+from .checkpoints import choose_checkpoint, interval_checkpoints, is_ours, model_of, read_checkpoint, tokenizer_of
 from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, check, flag, show
 from .model import MPNetForPretraining
 from .tokenization import check_special_tokens, load_tokenizer
@@ -87,23 +89,34 @@ def run_files(folder: Path) -> list[Path]: # the checkpoints in it, newest inter
     return [*interval_checkpoints(folder), *(path for name in ("best", "final") if (path := Path(folder) / f"{name}_checkpoint.pt").exists())]
 
 
-def is_whole(path: Path) -> bool: # whether a checkpoint can be read
-    try: return bool(read_checkpoint(path))
-    except TornCheckpoint: return False
+def updates_behind(path: Path) -> int: # the updates that a checkpoint has behind it; 0 where it can't be read
+    try: return read_checkpoint(path).get("update", 0)
+    except UserError: return 0
 
 
 def refuse_to_mix(config: PretrainConfig,   # a run's arguments
-                  resumed: Path | None = None, # the checkpoint that it goes on from, with its whole state
-                  update: int = 0,          # the updates that this checkpoint has behind it
-                 ) -> list[Path]:           # what is to be deleted after the first update, because --overwrite was given
+                  path: Path | None = None, # the checkpoint that it begins from
+                  update: int | None = None, # the updates that this checkpoint has behind it; None: only its weights are taken
+                 ) -> list[Path]:           # the files of another history that have to make room once the first update is done
     "An error if the files of another run are in the way."
     folder = Path(config.checkpoint_dir)
-    found, hint = run_files(folder), "give another --checkpoint-dir, or --overwrite to replace it"
-    if resumed and resumed.resolve().parent == folder.resolve():
-        found = [path for path in interval_checkpoints(folder) if int(path.stem[10:]) > update and is_whole(path)]
-        hint = f"going back to update {update} would mix two histories: {hint}"
-    if found and not config.overwrite: raise UserError(f"--checkpoint-dir {folder} already holds {found[0].name}; {hint}")
+    found = run_files(folder)
+    if path and path.resolve().parent == folder.resolve():    # its own folder: what belongs to another history will be kept aside
+        return [file for file in found if update is None or updates_behind(file) > update]
+    if found and not config.overwrite:
+        raise UserError(f"--checkpoint-dir {folder} already holds {found[0].name}; give another --checkpoint-dir, or --overwrite to replace it")
     return found
+
+
+def make_room(files: Sequence[Path], # of an earlier run, in one folder
+              overwrite: bool,       # delete them; False: keep them aside
+             ) -> None:
+    "Take the files of an earlier run out of the way."
+    aside = next(aside for n in count(1) if not (aside := files[0].parent / f"earlier-{n}").exists())
+    if not overwrite:
+        aside.mkdir()
+        logger.info("the files of the earlier history are now in %s", aside)
+    for path in files: path.unlink(missing_ok=True) if overwrite else path.rename(aside / path.name)
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-020
 @dataclass
@@ -114,7 +127,7 @@ class Start:
     tokenizer: Any
     content: dict | None = None  # of the checkpoint, where its whole state is taken up
     path: Path | None = None     # of the checkpoint
-    in_the_way: tuple[Path, ...] = () # files of another run, to be deleted once this one has done an update
+    in_the_way: Sequence[Path] = () # files of an earlier run, which have to make room once this one has done an update
 
 
 def weights_to_begin_from(config: PretrainConfig, # as the user gave it
@@ -154,14 +167,14 @@ def where_to_begin(config: PretrainConfig, # as the user gave it
     if whole: config = carry_over(config, content["config"], path)
     if model is not None: config = fit_to_model(config, given, model.config, origin, whole)
     config = check(config, own_data)
-    in_the_way = refuse_to_mix(config, path if whole else None, content["update"] if whole else 0)
+    in_the_way = refuse_to_mix(config, path, content["update"] if whole else None)
     if tokenizer is None:
         tokenizer = its_tokenizer if its_tokenizer is not None and "tokenizer_name" not in given else load_tokenizer(config.tokenizer_name, config.max_tokens)
     else: check_special_tokens(tokenizer, "that was given")
-    if model is None: return Start(config, build_model(config, tokenizer), tokenizer, in_the_way=tuple(in_the_way))
+    if model is None: return Start(config, build_model(config, tokenizer), tokenizer, in_the_way=in_the_way)
     same_vocabulary(model, tokenizer, origin)
     tokenizer.model_max_length = config.max_tokens
     if whole and config.total_updates < content["update"]:
         raise UserError(f"--total-updates {config.total_updates} is below the {content['update']} updates that {path} has behind it; it may grow, not shrink")
     if not whole: logger.info("only the weights are taken from %s: optimizer, schedule and data begin anew, at update 0", origin)
-    return Start(config, with_settings(model, config), tokenizer, content if whole else None, path, tuple(in_the_way))
+    return Start(config, with_settings(model, config), tokenizer, content if whole else None, path, in_the_way)

@@ -24,7 +24,7 @@ from .data import Batches, Shuffled, StreamLost, load_data
 from .model import MPNetForPretraining, parameter_counts
 from .optimization import clip_gradient, learning_rate, make_optimizer, set_hyperparameters
 from .permutation import MaskedPermutedCollator
-from .start import Start, run_files, where_to_begin
+from .start import Start, make_room, run_files, where_to_begin
 from .tracking import Tracker, peak_flops, update_flops
 
 logger = logging.getLogger("annotated_mpnet")
@@ -305,7 +305,7 @@ class Run:
             if self.update == begun: tracker.say(self.summary())         # now that there is something to learn from
             self.steps.append(self.step(micro))
             self.count(micro)
-            for path in self.in_the_way: path.unlink(missing_ok=True)
+            if self.in_the_way: make_room(self.in_the_way, config.overwrite)
             self.in_the_way = ()
             tracker.advance(self.update)
             if self.callback: self.callback(self.update, self.means(self.steps[-1][None].double().cpu()))

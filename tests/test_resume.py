@@ -330,7 +330,6 @@ def test_a_finished_run_can_be_extended(place):
     (["-prenorm"], "--normalize-before on contradicts"),
     (["--max-tokens", "48"], "--max-tokens 48 is more than the 24 positions"),
     (["--tokenizer-name", "demo"], "the tokenizer has"),
-    (["--resume-checkpoint", "run/checkpoint5.pt"], "would mix two histories"),
     (["--resume-checkpoint", "nowhere.pt"], "nowhere.pt does not exist"),
     (["--checkpoint-dir", "full"], "already holds"),
 ])
@@ -346,15 +345,33 @@ def test_refused(more, says, place):
     assert before == {path: path.read_bytes() for path in (place / "run").iterdir()}
 
 
-def test_weights_alone_begin_at_update_0_and_never_over_a_run(place):
+def test_weights_alone_begin_at_update_0_and_lose_nothing(place):
     argv = [word for word in arguments(FILES) if word != "--save-optimizer-state"]
     argv[argv.index("--total-updates") + 1] = "10"
     finished(argv, place)
-    assert "give another --checkpoint-dir, or --overwrite" in failed([*argv, "--resume"], place)
+    before = {path.name: path.read_bytes() for path in (place / "run").iterdir()}
     said = finished([*argv, "--resume", "--resume-checkpoint", "run/checkpoint10.pt", "--checkpoint-dir", "other"], place)
-    assert "only the weights are taken" in said and "update 0" in said
+    assert "only the weights are taken" in said and "update 0" in said and "earlier" not in said
     first = read_checkpoint(place / "other/checkpoint5.pt")
     assert first["update"] == 5 and not torch.equal(first["model"]["lm_head.bias"], read_checkpoint(place / "run/checkpoint5.pt")["model"]["lm_head.bias"])
+    said = finished([*argv, "--resume"], place)                           # in its own folder: what was there is kept aside
+    assert "run/earlier-1" in said and {path.name: path.read_bytes() for path in (place / "run/earlier-1").iterdir()} == before
+    same(read_checkpoint(place / "run/final_checkpoint.pt"), read_checkpoint(place / "other/final_checkpoint.pt"))
+    (place / "full").mkdir()
+    (place / "full/best_checkpoint.pt").write_bytes(b"weeks of work")    # of another run
+    assert "already holds" in failed([*argv, "--resume", "--resume-checkpoint", "run/checkpoint10.pt", "--checkpoint-dir", "full"], place)
+
+
+def test_going_back_keeps_the_other_history_aside(place, left_alone):
+    argv = arguments(FILES)
+    finished(argv, place)
+    before = {path.name: path.read_bytes() for path in (place / "run").iterdir() if path.stem[10:] not in ("5", "10", "15", "20")}
+    said = finished([*argv, "--resume", "--resume-checkpoint", "run/checkpoint20.pt"], place)
+    assert "going on after update 20" in said and "run/earlier-1" in said
+    aside = {path.name: path.read_bytes() for path in (place / "run/earlier-1").iterdir()}
+    assert aside == before and {"checkpoint60.pt", "final_checkpoint.pt", "best_checkpoint.pt"} <= aside.keys()
+    same_run(left_alone("files", argv), place)
+    assert "earlier" not in finished([*argv, "--resume", "--resume-checkpoint", "run/checkpoint60.pt"], place)
 
 
 def test_overwrite_leaves_nothing_of_the_old_run(place):
