@@ -180,6 +180,8 @@ class PretrainConfig:
     no_whole_word_mask: bool = arg(False, "draw single tokens to predict, not whole words", added=True)
     precision: str = arg("auto",
         "number format of the forward pass; auto: bfloat16 where the GPU or the CPU computes with it, else float32", choices=("auto", "float32", "bfloat16"), added=True)
+    attention_backend: str = arg("auto",
+        "how attention is computed; auto: blockwise on a CPU, PyTorch's scaled_dot_product_attention (sdpa) elsewhere; flex: FlexAttention, on NVIDIA GPUs alone", choices=("auto", "sdpa", "flex"), added=True)
     overwrite: bool = arg(False, "train even if --checkpoint-dir holds files of another run, and replace them", added=True)
 
 # %% ../nbs/01_configuration.ipynb #01-027
@@ -456,6 +458,8 @@ def check_rules(config: PretrainConfig, # a run's arguments, each of them right 
         raise UserError(f"--keep-prob {config.keep_prob} and --rand-prob {config.rand_prob} add up to more than 1")
     if config.return_mlm and config.objective != "mpnet":
         raise UserError(f"--return-mlm goes with --objective mpnet, not {config.objective}")
+    if config.attention_backend == "flex" and config.attention_dropout:
+        raise UserError(f"--attention-backend flex can't drop attention weights: give --attention-dropout 0 with it, not {config.attention_dropout}")
     if config.end_learning_rate > config.lr:
         raise UserError(f"--end-learning-rate {config.end_learning_rate} is above --lr {config.lr}")
     if config.hf_model_path and config.resume:
@@ -502,6 +506,7 @@ BETWEEN_ARGUMENTS = [
     "--end-learning-rate can't be above --lr.",
     "--keep-prob and --rand-prob add up to 1 at most; the rest of the predicted tokens show the mask token.",
     "--return-mlm goes with --objective mpnet.",
+    "--attention-backend flex has no dropout on attention weights: it goes with --attention-dropout 0.",
     "--hf-model-path and --resume exclude each other: both say where the first weights come from.",
     "Only a checkpoint that was saved with --save-optimizer-state is gone on from exactly; any --num-workers will do. "
     "From a checkpoint without that state, or of another program, only the weights are taken, and the run starts at update 0 with them.",

@@ -198,10 +198,13 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 class UserError(ValueError):
     "Something that the user can mend."
+
+
+Dropout = nn.Dropout
 '''
 CODE_PARTS = { # module -> what of it the file is made of, in this order
     "positions": ("relative_position_bucket", "RelativePositionBias"),
-    "attention": ("MPNetSelfAttention",),
+    "attention": ("dense_bias", "MPNetSelfAttention"),
     "model": ("ACTIVATION_FUNCTIONS", "MPNetEmbeddings", "MPNetLayer", "MPNetEncoder", "MPNetLMHead"),
     "huggingface": ("AnnotatedMPNetConfig", "AnnotatedMPNetPreTrainedModel", "AnnotatedMPNetModel", "AnnotatedMPNetForMaskedLM"),
 }

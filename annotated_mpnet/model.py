@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .attention import MPNetSelfAttention, two_stream_mask
+from .attention import MPNetSelfAttention, dense_bias, two_stream_mask
 from .configuration import ModelConfig, UserError
+from .fast_attention import Dropout, fast_bias
 from .positions import RelativePositionBias
 
 # %% ../nbs/06_model.ipynb #06-008
@@ -57,7 +58,7 @@ class MPNetLayer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(dim, config.encoder_ffn_dim)})
         self.output = nn.ModuleDict({"dense": nn.Linear(config.encoder_ffn_dim, dim), "LayerNorm": nn.LayerNorm(dim, eps=eps)})
         self.activation = ACTIVATION_FUNCTIONS[config.activation_fn]
-        self.dropout, self.activation_dropout = nn.Dropout(config.dropout), nn.Dropout(config.activation_dropout)
+        self.dropout, self.activation_dropout = Dropout(config.dropout), Dropout(config.activation_dropout)
         self.normalize_before = config.normalize_before
 
     def feed_forward(self, x): # (batch, rows, dim) -> the same
@@ -67,14 +68,14 @@ class MPNetLayer(nn.Module):
     def forward(self,
                 x: torch.Tensor,    # (batch, rows, dim)
                 n_keys: int,        # the first so many rows are looked at
-                bias: torch.Tensor, # (batch, heads, rows, n_keys) added to the attention scores
+                bias,               # (batch, heads, rows, n_keys) added to the attention scores, or a function that does it all
                 first_row: int = 0, # rows before this one are keys only
                ) -> torch.Tensor:   # (batch, rows - first_row, dim)
         "One step of the encoder, for content and query rows alike."
         norm1, norm2 = self.attention["LayerNorm"], self.output["LayerNorm"]
         h = norm1(x) if self.normalize_before else x
         keys = h[:, :n_keys]
-        if first_row: x, h, bias = x[:, first_row:], h[:, first_row:], bias[:, :, first_row:]
+        if first_row: x, h = x[:, first_row:], h[:, first_row:]             # attention takes the last rows of the bias
         x = x + self.dropout(self.attention["attn"](h, keys, bias))
         if self.normalize_before: return x + self.dropout(self.feed_forward(norm2(x)))
         x = norm1(x)
@@ -86,9 +87,9 @@ class MPNetEncoder(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.normalize_before, self.embedding_norm = config.normalize_before, config.embedding_norm
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing, self.bias = False, dense_bias
         self.embeddings = MPNetEmbeddings(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.encoder = nn.ModuleDict({
             "layer": nn.ModuleList([MPNetLayer(config) for _ in range(config.encoder_layers)]),
             "relative_attention_bias": RelativePositionBias(config.relative_attention_num_buckets, config.encoder_attention_heads,
@@ -107,8 +108,7 @@ class MPNetEncoder(nn.Module):
         x = self.embeddings(input_ids, positions)
         x = self.dropout(x if self.normalize_before and not self.embedding_norm else self.embeddings.LayerNorm(x))
         places = positions if distances_from is None else distances_from
-        bias = self.encoder["relative_attention_bias"](places, places[:, :n_keys])
-        bias = bias.masked_fill(~sees[:, None], float("-inf"))
+        bias = self.bias(self.encoder["relative_attention_bias"], places, places[:, :n_keys], sees)
         for i, layer in enumerate(layers):
             first = first_row if i == len(layers) - 1 else 0
             if self.gradient_checkpointing and self.training: x = checkpoint(layer, x, n_keys, bias, first, use_reentrant=False)
@@ -141,6 +141,7 @@ class MPNetForPretraining(nn.Module):
         super().__init__()
         self.config = config
         self.mpnet = MPNetEncoder(config)
+        self.mpnet.bias = fast_bias
         self.lm_head = MPNetLMHead(config)
         self.apply(self.initialize)
         with torch.no_grad():
@@ -188,9 +189,9 @@ class MPNetForPretraining(nn.Module):
         "The loss of each predicted token, padding left out, row by row."
         hidden = self.hidden(batch["input_ids"], batch["positions"], batch["pred_size"], batch.get("attention_mask"), return_mlm)
         P, targets = batch["pred_size"], batch["targets"]
-        real = targets != -100
-        parts = [hidden[:, -P:][real]] + ([hidden[:, :P][real]] if return_mlm else [])
-        hidden, targets = torch.cat(parts), targets[real].repeat(len(parts))
+        real = batch["predicted"] if "predicted" in batch else (targets != -100).flatten().nonzero().flatten()
+        parts = [hidden[:, -P:].flatten(0, 1)[real]] + ([hidden[:, :P].flatten(0, 1)[real]] if return_mlm else [])
+        hidden, targets = torch.cat(parts), targets.flatten()[real].repeat(len(parts))
         done = [checkpoint(self.chunk_losses, h, t, use_reentrant=False) if torch.is_grad_enabled() and len(targets) > chunk
                 else self.chunk_losses(h, t) for h, t in zip(hidden.split(chunk), targets.split(chunk))]
         return torch.cat([loss for loss, _ in done]), torch.cat([right for _, right in done])
@@ -201,8 +202,7 @@ class MPNetForPretraining(nn.Module):
             ): # scalar sum of losses in nats, scalar number of predicted tokens, scalar number of right guesses
         "The sum over predicted tokens; divide by the number in the whole update to get nats per token."
         losses, right = self.token_losses(batch, return_mlm)
-        n = (batch["targets"] != -100).sum()
-        return losses.sum(), n, right[:n].sum()
+        return losses.sum(), (batch["targets"] != -100).sum(), right[:len(right) // (1 + return_mlm)].sum()
 
     def encode(self,
                input_ids: torch.Tensor, # (batch, length) plain text

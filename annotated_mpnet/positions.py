@@ -40,11 +40,14 @@ class RelativePositionBias(nn.Embedding):
         super().__init__(num_buckets, heads)
         self.max_distance = max_distance
 
+    def buckets(self, query_positions, key_positions): # (batch, rows), (batch, keys) -> (batch, rows, keys) bucket numbers
+        D = self.max_distance                          # there are only 2D + 1 distances to tell apart: work each out once
+        bucket = relative_position_bucket(torch.arange(-D, D + 1, device=query_positions.device), self.num_embeddings, D)
+        return bucket[(key_positions[:, None, :] - query_positions[:, :, None]).clamp(-D, D) + D]
+
     def forward(self,
                 query_positions: torch.Tensor, # (batch, rows) place of each token that asks
                 key_positions: torch.Tensor,   # (batch, keys) place of each token that is looked at
                ) -> torch.Tensor:              # (batch, heads, rows, keys) to add to the scores
         "The bias between each query and each key, in whatever order they stand."
-        distance = key_positions[:, None, :] - query_positions[:, :, None]
-        bucket = relative_position_bucket(distance, self.num_embeddings, self.max_distance)
-        return super().forward(bucket).permute(0, 3, 1, 2)
+        return super().forward(self.buckets(query_positions, key_positions)).permute(0, 3, 1, 2)

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['logger', 'MANY', 'to_device', 'accumulate', 'mask_shown', 'evaluate', 'choose_device', 'has_bfloat16', 'use_bfloat16',
-           'make_batches', 'fixed', 'Stopped', 'listen_for_signals', 'finite_step', 'Run', 'pretrain']
+           'keep_memory', 'make_batches', 'fixed', 'Stopped', 'listen_for_signals', 'finite_step', 'Run', 'pretrain']
 
 # %% ../nbs/12_trainer.ipynb #12-003
+import ctypes
 import logging
 import os
 import signal
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ import torch
 from .checkpoints import load_model, prune, remove_leftovers, save_checkpoint
 from .configuration import FIELDS, PretrainConfig, UserError, flag, show
 from .data import Batches, Shuffled, StreamLost, load_data
+from .fast_attention import fast_bias
 from .model import MPNetForPretraining, parameter_counts
 from .optimization import clip_gradient, learning_rate, make_optimizer, set_hyperparameters
 from .permutation import MaskedPermutedCollator
@@ -33,7 +36,8 @@ logger = logging.getLogger("annotated_mpnet")
 def to_device(batch: dict, # of the collator
               device: torch.device,
              ) -> dict:
-    "The batch with its tensors on a device."
+    "The batch with its tensors on a device, and where its targets stand: looked up here, since a GPU that is asked has to be waited for."
+    batch = batch | {"predicted": (batch["targets"] != -100).flatten().nonzero().flatten()}
     return {name: x.to(device, non_blocking=True) if torch.is_tensor(x) else x for name, x in batch.items()}
 
 
@@ -99,6 +103,14 @@ def use_bfloat16(device: torch.device,
                 ) -> bool:       # whether the forward pass computes with bfloat16
     "Where it is asked for, or on its own where the hardware has it."
     return precision == "bfloat16" or (precision == "auto" and has_bfloat16(device))
+
+# %% ../nbs/12_trainer.ipynb #12-013c
+def keep_memory() -> bool: # whether the C library could be told
+    "Memory that the process has had once is used again, not given back to the system after each tensor (glibc's mallopt)."
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if not mallopt: return False
+    mmap_max, trim_threshold, arena_max = -4, -1, -8          # their numbers in malloc.h
+    return all(mallopt(option, value) for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (arena_max, 1)))
 
 # %% ../nbs/12_trainer.ipynb #12-015
 def make_batches(config: PretrainConfig, # checked
@@ -172,6 +184,10 @@ class Run:
         self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
         self.model = start.model.to(self.device).train()
         self.model.mpnet.gradient_checkpointing = config.gradient_checkpointing
+        if self.device.type == "cpu": keep_memory()
+        if config.attention_backend == "flex" and self.device.type != "cuda":
+            raise UserError(f"--attention-backend flex trains on NVIDIA GPUs alone, not on {self.device.type}; take auto")
+        self.model.mpnet.bias = partial(fast_bias, backend=config.attention_backend)
         if config.compile: self.model.mpnet.compile(dynamic=True)
         self.optimizer = make_optimizer(self.model, config)
         self.update, self.best_loss, self.metrics, self.wandb_id, self.steps = 0, float("inf"), {}, None, []

@@ -1,4 +1,4 @@
-"""What every test needs: nothing is fetched, one core is used, and the scripts of tools/ can be imported."""
+"""What every test needs: nothing is fetched, one core is used, and the scripts of tools/ and benchmarks/ can be imported."""
 import os
 import sys
 from pathlib import Path
@@ -9,4 +9,5 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, two threads wait for each other: four times slower
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+for folder in ("tools", "benchmarks"):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))

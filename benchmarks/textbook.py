@@ -1,0 +1,24 @@
+"""The textbook's attention, to measure ours against: lesson 05's two calls a layer over a dense bias, and PyTorch's own dropout."""
+import torch
+from torch import nn
+
+from annotated_mpnet.attention import MPNetSelfAttention, dense_bias
+from annotated_mpnet.fast_attention import Dropout, fast_bias
+from annotated_mpnet.model import MPNetForPretraining
+
+
+class TwoCalls(MPNetSelfAttention):
+    "Content rows in one call of attention, query rows in another; in the last layer there are query rows alone, as in ours."
+    def forward(self, rows, keys, bias):
+        n, first = keys.shape[1], bias.shape[2] - rows.shape[1]
+        if first: return super().forward(rows, keys, bias[:, :, first:])
+        content = super().forward(rows[:, :n], keys, bias[:, :, :n])
+        return torch.cat([content, super().forward(rows[:, n:], keys, bias[:, :, n:])], dim=1)
+
+
+def use_textbook(model: MPNetForPretraining, on: bool) -> None:
+    "Let a model compute as in lesson 05, or as it does by default; the weights stay."
+    model.mpnet.bias = dense_bias if on else fast_bias
+    for module in model.modules():
+        if isinstance(module, MPNetSelfAttention): module.__class__ = TwoCalls if on else MPNetSelfAttention
+        elif isinstance(module, nn.Dropout): module.__class__ = nn.Dropout if on else Dropout

@@ -1,0 +1,169 @@
+"""The fast paths against the textbook's two calls: logits, every gradient, dropout's statistics, seeds, and what is refused."""
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from helpers_batches import logits_of, make_batch, make_row, tiny_model
+from textbook import use_textbook
+from torch import nn
+from torch.autograd import gradcheck
+
+from annotated_mpnet.attention import dense_bias, two_stream_mask
+from annotated_mpnet.configuration import PretrainConfig, UserError, check
+from annotated_mpnet.fast_attention import PIECE, STEPS, Dropout, FlexBias, SharedBias, fast_bias, keep_mask
+from annotated_mpnet.positions import RelativePositionBias, relative_position_bucket
+
+OBJECTIVES = ["mpnet", "plm", "mlm"]
+SIZES = [[(9, 5), (3, 6), (12, 4)], [(0, 3), (4, 1)], [(30, 8)]]
+
+
+def learn(model, batch, return_mlm=False):
+    "Logits, and the gradient of the loss for every parameter."
+    model.zero_grad()
+    losses, _ = model.token_losses(batch, return_mlm=return_mlm)
+    losses.sum().backward()
+    with torch.no_grad(): logits = logits_of(model, batch)
+    return logits, {name: torch.zeros_like(p) if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_equal_to(got, expected):
+    "Logits to 1e-5, every gradient to 1e-4 of its length."
+    real = ~expected[0].isnan()
+    torch.testing.assert_close(got[0][real], expected[0][real], atol=1e-5, rtol=0)
+    largest = max(float(g.norm()) for g in expected[1].values())
+    for name, g in expected[1].items():                     # the gradient of k's bias is 0 but for rounding: a softmax doesn't see a shift
+        assert float((got[1][name] - g).norm()) <= 1e-4 * max(float(g.norm()), 1e-3 * largest), name
+
+
+@pytest.mark.parametrize("backend", ["auto", "sdpa"])
+@pytest.mark.parametrize("sizes", SIZES)
+@pytest.mark.parametrize("normalize_before", [False, True])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_fast_paths_equal_the_textbook(objective, normalize_before, sizes, backend):
+    model = tiny_model(objective=objective, normalize_before=normalize_before, encoder_layers=3).train()
+    batch = make_batch([make_row(c, p, seed=7 * i) for i, (c, p) in enumerate(sizes)], objective)
+    for return_mlm in [False, True] if objective == "mpnet" else [False]:
+        use_textbook(model, True)
+        expected = learn(model, batch, return_mlm)
+        use_textbook(model, False)
+        model.mpnet.bias = partial(fast_bias, backend=backend)
+        assert_equal_to(learn(model, batch, return_mlm), expected)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_equal_at_a_size_that_takes_several_blocks(objective, monkeypatch):
+    from annotated_mpnet import fast_attention
+    monkeypatch.setattr(fast_attention, "PIECE", 4000)      # a block of heads is smaller than all heads, cells come in several pieces
+    model = tiny_model(objective=objective, encoder_attention_heads=8, encoder_embed_dim=32, encoder_ffn_dim=64).train()
+    batch = make_batch([make_row(40, 9, seed=1), make_row(25, 12, seed=2)], objective)
+    use_textbook(model, True)
+    expected = learn(model, batch)
+    use_textbook(model, False)
+    assert_equal_to(learn(model, batch), expected)
+
+
+def test_blockwise_attention_has_the_gradient_of_its_dropout():
+    "With a fixed seed dropout is a fixed function, so that its backward pass can be compared with differences."
+    torch.manual_seed(0)
+    table, sees = RelativePositionBias(32, 2).double(), two_stream_mask(4, 2)[None]
+    places = torch.stack([torch.randperm(6), torch.randperm(6)])[:, [0, 1, 2, 3, 4, 5, 4, 5, 4, 5]]
+    q, k, v = (torch.randn(2, 2, n, 3, dtype=torch.float64, requires_grad=True) for n in (10, 8, 8))
+
+    def attend(q, k, v, weight, p):
+        table.weight.data = weight.detach()
+        torch.manual_seed(1)
+        shared = SharedBias(table, places, places[:, :8], sees, torch.float64)
+        return shared(q, k, v, p)
+    for p in (0.0, 0.3):
+        assert gradcheck(lambda q, k, v: attend(q, k, v, table.weight, p), (q, k, v))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_as_often_as_it_says(dtype, p):
+    n = 3 * PIECE + 5
+    layer, x = Dropout(p).train(), torch.ones(n, dtype=dtype, requires_grad=True)
+    torch.manual_seed(3)
+    y = layer(x)
+    exact = round(p * STEPS) / STEPS
+    zeros = (y == 0).double().mean().item()
+    assert abs(zeros - exact) < 5 * (exact * (1 - exact) / n) ** 0.5
+    assert y.dtype == dtype and len(y.unique()) == 2 and y.max().item() == pytest.approx(1 / (1 - exact), rel=1e-2 if dtype == torch.bfloat16 else 1e-6)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    pairs = (y[:-1] == 0) & (y[1:] == 0)                     # neighbours in a word are independent
+    assert abs(pairs.double().mean().item() - exact ** 2) < 5 * (exact ** 2 / n) ** 0.5
+
+
+def test_dropout_follows_pytorchs_seed_and_rests_outside_training():
+    layer, x = Dropout(0.3).train(), torch.randn(50, 40)
+    torch.manual_seed(5)
+    first, second = layer(x), layer(x)
+    torch.manual_seed(5)
+    assert torch.equal(layer(x), first) and torch.equal(layer(x), second) and not torch.equal(first, second)
+    assert layer.eval()(x) is x and Dropout(0.0).train()(x) is x
+    assert torch.equal(keep_mask((7, 3), STEPS // 2, np.random.SFC64(2), torch.float32) != 0,
+                       keep_mask((7, 3), STEPS // 2, np.random.SFC64(2), torch.bfloat16) != 0)
+
+
+def test_layers_add_to_one_gradient(monkeypatch):
+    "No layer makes a gradient of the bias of its own: autograd is never given one, and the sum is gathered once."
+    from annotated_mpnet import fast_attention
+    given, taken = [], []
+    backward, take = fast_attention.LookUp.backward, SharedBias.take
+    monkeypatch.setattr(fast_attention.LookUp, "backward", staticmethod(lambda ctx, grad: (given.append(grad), backward(ctx, grad))[1]))
+    monkeypatch.setattr(SharedBias, "take", lambda self: (taken.append(self.gradient is not None), take(self))[1])
+    model = tiny_model(encoder_layers=4).train()
+    model.loss(make_batch([make_row(6, 2, seed=1)]))[0].backward()
+    assert given == [None] and taken == [True]
+
+
+def test_a_backward_pass_leaves_nothing_for_the_next():
+    model = tiny_model().train()
+    table = model.mpnet.encoder["relative_attention_bias"].weight
+    batch = make_batch([make_row(6, 2, seed=1)])
+    loss = model.loss(batch)[0]
+    torch.autograd.grad(loss, model.lm_head.bias, retain_graph=True)                     # asks nothing of the table
+    torch.autograd.grad(loss, model.mpnet.encoder["layer"][0].attention["attn"].q.weight, retain_graph=True)
+    (again,) = torch.autograd.grad(loss, table, retain_graph=True)
+    (alone,) = torch.autograd.grad(model.loss(batch)[0], table)
+    torch.testing.assert_close(again, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_buckets_are_those_of_every_distance():
+    for buckets, largest in [(32, 128), (8, 20), (64, 256)]:
+        table = RelativePositionBias(buckets, 1, largest)
+        queries, keys = torch.randperm(600)[None, :80], torch.randperm(600)[None, :70]
+        expected = relative_position_bucket(keys[:, None, :] - queries[:, :, None], buckets, largest)
+        assert torch.equal(table.buckets(queries, keys), expected)
+
+
+def test_flex_computes_the_same_forward_and_refuses_what_it_cannot():
+    torch.manual_seed(0)
+    table, sees = RelativePositionBias(32, 2), two_stream_mask(5, 3)[None] & torch.tensor([[True] * 11, [True] * 3 + [False] * 2 + [True] * 6])[:, None]
+    places = torch.stack([torch.randperm(8), torch.randperm(8)])[:, [*range(8), 5, 6, 7, 5, 6, 7]]
+    q, k, v = torch.randn(2, 2, 14, 16), torch.randn(2, 2, 11, 16), torch.randn(2, 2, 11, 16)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flex = FlexBias(table, places, places[:, :11], sees)
+        for rows in (14, 3):                                                             # the last layer has the query rows alone
+            expected = nn.functional.scaled_dot_product_attention(q[:, :, -rows:], k, v, dense_bias(table, places, places[:, :11], sees)[:, :, -rows:])
+            torch.testing.assert_close(flex(q[:, :, -rows:], k, v), expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(UserError, match="attention-dropout 0"): flex(q, k, v, 0.1)
+    with pytest.raises(UserError, match="GPU"): flex(q.requires_grad_(), k, v)
+    with pytest.raises(UserError, match="attention-dropout 0"): check(PretrainConfig(attention_backend="flex", train_dir="x", valid_file="y", test_file="z"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gpu_backends_equal_the_textbook(objective, backend):
+    model = tiny_model(objective=objective, encoder_embed_dim=32, encoder_ffn_dim=64).train().cuda()    # flex needs heads of 16 at least
+    batch = {name: x.cuda() if torch.is_tensor(x) else x for name, x in make_batch([make_row(9, 5, seed=1), make_row(3, 6, seed=2)], objective).items()}
+    use_textbook(model, True)
+    expected = learn(model, batch)
+    use_textbook(model, False)
+    model.mpnet.bias = partial(fast_bias, backend=backend)
+    assert_equal_to(learn(model, batch), expected)
