@@ -85,7 +85,7 @@ def finish(page: site_shell.Page, modules: dict[str, str], names: dict, argument
     source = (site_reference.PACKAGE / f"{module}.py").read_text(encoding="utf-8") if module else ""
     page.styles = site_html.draw_formulas(page.main)
     if page.kind == "lesson":
-        site_html.mark_cells(page.main, module, source)
+        site_html.mark_cells(page.main, module, source, names.get(module, {}))
         site_html.frame_goals(page.main)
     site_html.place_pictures(page.main, page.url, out)
     site_html.tidy_code(page.main)
@@ -107,6 +107,7 @@ def copy_files(rendered: Path, out: Path) -> None:
         shutil.copyfile(path, out / "notebooks" / path.name)
     for path in rendered.rglob("*.llms.md"):
         text = re.sub(r"(?<=[\w/])\.llms\.md", ".md", path.read_text(encoding="utf-8"))
+        text = re.sub(r"(?<=\]\()([\w/.]+)\.ipynb", r"\1.md", text)  # in outputs, which smalldocs leaves as they are
         (out / path.relative_to(rendered)).with_name(path.name.replace(".llms.md", ".md")).write_text(text, encoding="utf-8")
     (out / ".nojekyll").touch()
 

@@ -88,7 +88,7 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
 
 # code
 
-def mark_cells(main: Tag, module: str, source: str) -> None:
+def mark_cells(main: Tag, module: str, source: str, public: dict[str, str]) -> None:
     "A cell that the package is made of says so, and can be linked to by the names that it defines."
     for cell in main.select("div.cell"):
         block = cell.select_one("code.sourceCode")
@@ -100,9 +100,10 @@ def mark_cells(main: Tag, module: str, source: str) -> None:
         names = re.findall(r"^(?:class|def) (\w+)", block.text, re.MULTILINE)
         if not names:
             continue
+        anchor = next((f"#{n}" for n in names if n in public), "")
         cell["class"] = [*cell["class"], "exported"]
         label = parse(f'<p class="origin">{"".join(f"""<span id="def-{n}"></span>""" for n in names)}'
-                      f'<a href="reference/{module}.html#{names[0]}">annotated_mpnet.{module}</a></p>')
+                      f'<a href="reference/{module}.html{anchor}">annotated_mpnet.{module}</a></p>')
         cell.insert(0, label)
 
 

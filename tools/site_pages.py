@@ -43,6 +43,19 @@ def write_reference(folder: Path) -> None:
     (folder / "index.md").write_text(site_reference.index_page(titles), encoding="utf-8")
 
 
+def write_guides(proc: Path) -> None:
+    "The pages of docs/, with title and sentence as the renderers want them, and links to notebooks as seen from the site."
+    shutil.copytree(ROOT / "docs", proc / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("assets"))
+    shutil.copy(ROOT / "CHANGELOG.md", proc / "docs/changelog.md")
+    for path in (proc / "docs").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        head = re.match(r"# (.+)\n+> (.+)\n", text)
+        if head:
+            text = f"---\ntitle: {json.dumps(head[1])}\ndescription: {json.dumps(head[2])}\n---\n{text[head.end():]}"
+        path.write_text(text.replace("](../nbs/", "](../"), encoding="utf-8")
+    shutil.move(proc / "docs/404.md", proc / "404.md")  # shown at any address, so it lies at the root
+
+
 def mend_links(proc: Path) -> None:
     "Links of the notebooks as seen from the site: docs/ lies beside them, and names in backticks are linked later, all alike."
     values = settings()
@@ -56,10 +69,7 @@ def mend_links(proc: Path) -> None:
 
 def main(proc: Path = PROC) -> None:
     "Write all of it into the folder that is rendered."
-    shutil.copytree(ROOT / "docs", proc / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("assets"))
-    if (proc / "docs/404.md").exists():
-        shutil.move(proc / "docs/404.md", proc / "404.md")
-    shutil.copy(ROOT / "CHANGELOG.md", proc / "docs/changelog.md")
+    write_guides(proc)
     write_reference(proc / "reference")
     mend_links(proc)
 

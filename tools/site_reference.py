@@ -24,18 +24,18 @@ def lessons() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: item[1].name))
 
 
-def public(tree: ast.Module) -> list[ast.stmt]:
-    "The statements that define the names of `__all__`, in the order of the source."
-    wanted = next((ast.literal_eval(s.value) for s in tree.body if isinstance(s, ast.Assign) and name_of(s) == "__all__"), [])
-    return [s for s in tree.body if name_of(s) in wanted and name_of(s) != "logger"]
+def public(tree: ast.Module) -> list[tuple[str, ast.stmt]]:
+    "The names of `__all__` and the statements that define them, in the order of the source."
+    wanted = next((ast.literal_eval(s.value) for s in tree.body if "__all__" in defined(s)), [])
+    return [(name, s) for s in tree.body for name in defined(s) if name in wanted and name != "logger"]
 
 
-def name_of(statement: ast.stmt) -> str | None:
-    "The name that a statement defines."
+def defined(statement: ast.stmt) -> list[str]:
+    "The names that a statement defines."
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-        return statement.name
-    target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-    return target.id if isinstance(target, ast.Name) else None
+        return [statement.name]
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target] if isinstance(statement, ast.AnnAssign) else []
+    return [name.id for target in targets for name in (target.elts if isinstance(target, ast.Tuple) else [target]) if isinstance(name, ast.Name)]
 
 
 def methods(cls: ast.ClassDef) -> list[ast.FunctionDef]:
@@ -49,8 +49,7 @@ def names() -> dict[str, dict[str, str]]:
     found = {}
     for module in lessons():
         own = {}
-        for statement in public(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
-            name = name_of(statement)
+        for name, statement in public(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
             own[name] = name
             if isinstance(statement, ast.ClassDef):
                 own |= {f"{name}.{m.name}": f"{name}.{m.name}" for m in methods(statement)}
@@ -150,9 +149,8 @@ def class_entry(cls: ast.ClassDef, said: dict[int, str], source: str) -> list[st
     return pieces
 
 
-def constant_entry(statement: ast.stmt, lines: list[str], source: str) -> list[str]:
+def constant_entry(name: str, statement: ast.stmt, lines: list[str], source: str) -> list[str]:
     "A constant, as it is written."
-    name = name_of(statement)
     text = textwrap.dedent("\n".join(lines[statement.lineno - 1:statement.end_lineno]))
     shown = text.split("\n")
     if len(shown) > LONGEST_VALUE:
@@ -168,8 +166,7 @@ def module_page(module: str, title: str, lesson: str, repository: str) -> str:
     order = list(lessons()).index(module) + 1
     pieces = [f"---\ntitle: {module}\norder: {order}\ndescription: >-\n  {summary}\n---\n",
               f"Module `annotated_mpnet.{module}`, built and explained in [{title}](../{lesson}).\n"]
-    for statement in public(tree):
-        name = name_of(statement)
+    for name, statement in public(tree):
         links = f"[source]({repository}/annotated_mpnet/{module}.py#L{statement.lineno})"
         if not isinstance(statement, ast.Assign):
             links += f" · [in the lesson](../{lesson}#def-{name})"
@@ -179,7 +176,7 @@ def module_page(module: str, title: str, lesson: str, repository: str) -> str:
         elif isinstance(statement, ast.ClassDef):
             pieces += class_entry(statement, said, links)
         else:
-            pieces += constant_entry(statement, lines, links)
+            pieces += constant_entry(name, statement, lines, links)
     return "\n".join(p for p in pieces if p)
 
 

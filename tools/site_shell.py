@@ -133,10 +133,10 @@ def header(site: Site, page: Page) -> str:
     "The bar at the top."
     links = "".join(f'<a href="{relative(l.url, page.url) if "://" not in l.url else l.url}">{l.text}</a>' for l in site.navbar)
     return f"""<header class="top">
-<button class="plain only-narrow" type="button" popovertarget="course" aria-label="Contents of the site">{icon("menu")}</button>
+<button class="plain only-narrow" type="button" popovertarget="page-course" aria-label="Contents of the site">{icon("menu")}</button>
 <a class="home" href="{relative('index.html', page.url)}">{MARK}<span>{html.escape(site.title)}</span></a>
 <nav class="bar" aria-label="Main">{links}</nav>
-<button class="find" type="button" data-search aria-keyshortcuts="/">{icon("search")}<span>Search</span><kbd>/</kbd></button>
+<button class="find" type="button" data-search aria-label="Search" aria-keyshortcuts="/">{icon("search")}<span>Search</span><kbd>/</kbd></button>
 <button class="plain" type="button" data-theme-switch aria-label="Light or dark">{icon("theme")}</button>
 </header>"""
 
@@ -162,7 +162,7 @@ def course(site: Site, page: Page) -> str:
         items = "".join(f"<li>{course_link(site, page, link)}</li>" for link in section.links)
         title = f'<p class="part">{section.title}</p>' if section.title else ""
         parts.append(f"{title}<ul>{items}</ul>")
-    return f'<nav class="course" id="course" popover aria-label="Course and pages">{"".join(parts)}</nav>'
+    return f'<nav class="course" id="page-course" popover aria-label="Course and pages">{"".join(parts)}</nav>'
 
 
 def contents(page: Page) -> str:
@@ -176,7 +176,7 @@ def contents(page: Page) -> str:
             items.append(f'<li class="{heading.name}"><a href="{anchor["href"]}">{text}</a></li>')
     if len(items) < 2:
         return ""
-    return f'<nav class="contents" aria-labelledby="contents-title"><details open><summary id="contents-title">On this page</summary><ul>{"".join(items)}</ul></details></nav>'
+    return f'<nav class="contents" aria-labelledby="page-contents"><details open><summary id="page-contents">On this page</summary><ul>{"".join(items)}</ul></details></nav>'
 
 
 def title_block(site: Site, page: Page) -> str:
@@ -228,7 +228,7 @@ def footer(site: Site, page: Page) -> str:
 <p class="links"><a href="{site.repository}" rel="noopener">Repository</a>{shown}</p></footer>"""
 
 
-SEARCH = """<dialog class="search" aria-label="Search"><form method="dialog" role="search"><input type="search" id="search-words" placeholder="Search lessons, arguments, names" aria-label="Search lessons, arguments, names" autocomplete="off" spellcheck="false"><button type="submit" class="plain">Close</button></form><p class="count" role="status"></p><ol class="found"></ol></dialog>"""
+SEARCH = """<dialog class="search" aria-label="Search"><form method="dialog" role="search"><input type="text" id="search-words" enterkeyhint="search" placeholder="Search lessons, arguments, names" aria-label="Search lessons, arguments, names" autocomplete="off" spellcheck="false"><button type="button" class="plain" data-close>Close</button></form><p class="count" role="status"></p><ol class="found"></ol></dialog>"""
 
 
 def whole(site: Site, page: Page) -> str:
@@ -241,11 +241,11 @@ def whole(site: Site, page: Page) -> str:
 {head(site, page)}
 </head>
 <body class="{page.kind}">
-<a class="skip" href="#main">Skip to the text</a>
+<a class="skip" href="#page-text">Skip to the text</a>
 {header(site, page)}
 <div class="frame">
 {course(site, page)}
-<main id="main" tabindex="-1">
+<main id="page-text" tabindex="-1">
 {title}
 {inside}
 <article>

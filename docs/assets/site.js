@@ -131,10 +131,11 @@ function openSearch() {
 
 document.querySelector("[data-search]").addEventListener("click", openSearch);
 input.addEventListener("input", search);
-dialog.addEventListener("click", event => { if (event.target === dialog || event.target.closest(".found a")) dialog.close(); });
+dialog.addEventListener("click", event => { if (event.target === dialog || event.target.closest(".found a, [data-close]")) dialog.close(); });
 dialog.querySelector("form").addEventListener("submit", event => {
+  event.preventDefault();
   const first = found.querySelector("a");
-  if (event.submitter === null && first) { event.preventDefault(); first.click(); }
+  if (first) first.click();
 });
 dialog.addEventListener("keydown", event => {
   const move = {ArrowDown: 1, ArrowUp: -1}[event.key];
