@@ -55,9 +55,11 @@ def minutes_of(main, number: str) -> int:
 def source_of(url: str) -> str:
     "The file of the repository that a page is made of."
     name = url.removesuffix(".html")
+    if name in ("404", "reference/index"):
+        return ""
     if url.startswith("reference/"):
-        return "" if name == "reference/index" else f"annotated_mpnet/{name.split('/')[1]}.py"
-    special = {"docs/changelog": "CHANGELOG.md", "404": "docs/404.md"}
+        return f"annotated_mpnet/{name.split('/')[1]}.py"
+    special = {"docs/changelog": "CHANGELOG.md"}
     return special.get(name) or (f"{name}.md" if name.startswith("docs/") else f"nbs/{name}.ipynb")
 
 
@@ -87,6 +89,7 @@ def finish(page: site_shell.Page, modules: dict[str, str], names: dict, argument
     if page.kind == "lesson":
         site_html.mark_cells(page.main, module, source, names.get(module, {}))
         site_html.frame_goals(page.main)
+        site_html.fold_solutions(page.main)
     site_html.place_pictures(page.main, page.url, out)
     site_html.tidy_code(page.main)
     site_html.frame_tables(page.main)

@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup, Tag
 from latex2mathml.converter import convert
 
 HEADINGS = ["h2", "h3"]
-LONGEST_WORD = 30  # characters of inline code that are never broken over two lines
+LONGEST_WORD = 38  # characters of inline code that are never broken over two lines
 FUNCTIONS = {"max", "min", "log", "ln", "exp"}
 
 
@@ -34,7 +34,9 @@ def mathml(tex: str, display: bool) -> str:
         if operator.text.isalpha() and len(operator.text) > 1:  # operatorname, max: names of functions, which take no space before a bracket
             operator.name = "mi"
         if operator.text == "¯":
-            operator["stretchy"] = "false"
+            operator.string = "\u203e"  # an overline, which is as wide as what is below it
+        if operator.text == "∞":
+            operator.name = "mi"
     for name in math.find_all("mi"):
         after = name.find_next_sibling()
         if name.text in FUNCTIONS and after is not None and after.text not in "(⌈":
@@ -79,7 +81,10 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
             file = out / posixpath.normpath(posixpath.join(posixpath.dirname(page), source))
             data = file.read_bytes() if file.suffix == ".png" and file.exists() else b""
         if data:
-            img["width"], img["height"] = map(str, size_of_png(data))
+            width, height = size_of_png(data)
+            img["width"], img["height"] = str(width), str(height)
+            if width > 800 and width > 1.8 * height:
+                img["class"] = ["panorama"]  # too small to be read on a phone at the width of the text
         if n:
             img["loading"] = "lazy"
         frame = img.find_parent("figure") or img.parent
@@ -166,6 +171,13 @@ def frame_goals(main: Tag) -> None:
     first.insert_before(frame)
     while (after := frame.find_next_sibling()) is not None and after.name in ("p", "ol", "ul"):
         frame.append(after.extract())
+
+
+def fold_solutions(main: Tag) -> None:
+    "What a folded solution prints is folded with it: it gives the answer away."
+    for details in main.select("div.cell > details.code-fold"):
+        for output in details.find_next_siblings(class_="cell-output"):
+            details.append(output.extract())
 
 
 # names in backticks

@@ -24,7 +24,7 @@ for (const block of document.querySelectorAll(".code")) {
 
 // what is wider than its frame can be scrolled with the keyboard too
 function reach() {
-  for (const box of document.querySelectorAll("pre, .table, .cell-output-display, .formula.display")) {
+  for (const box of document.querySelectorAll("pre, .table, .cell-output-display, .formula.display, figure p")) {
     const wide = box.scrollWidth > box.clientWidth + 1;
     if (wide && !box.hasAttribute("tabindex")) {
       box.tabIndex = 0;
