@@ -9,7 +9,6 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 from latex2mathml.converter import convert
 
-HEADINGS = ["h2", "h3"]
 LONGEST_WORD = 38  # characters of inline code that are never broken over two lines
 FUNCTIONS = {"max", "min", "log", "ln", "exp"}
 
@@ -120,10 +119,10 @@ def tidy_code(main: Tag) -> None:
         scaffold["class"] = ["code"]
     for pre in main.find_all("pre"):
         if pre.find_parent(class_="code") is None and pre.find_parent(class_="cell-output") is None:
-            pre.wrap(main_tag("div", "code"))
+            pre.wrap(element("div", "code"))
 
 
-def main_tag(name: str, cls: str) -> Tag:
+def element(name: str, cls: str) -> Tag:
     "A new element with a class."
     return parse(f'<{name} class="{cls}"></{name}>').find(name)
 
@@ -134,13 +133,13 @@ def frame_tables(main: Tag) -> None:
     "Every table lies in a frame within which it can be scrolled; a row of arguments has an anchor, and its cells their titles."
     for table in main.find_all("table"):
         if not (table.parent.get("class") or []) == ["sd-table"]:
-            table.wrap(main_tag("div", "sd-table"))
+            table.wrap(element("div", "sd-table"))
         table.parent["class"] = ["table"]
         titles = [th.text.strip() for th in table.select("thead th")]
         if titles[:1] in (["Argument"], ["Field"]) and len(titles) == 4:
             table["class"], table["role"] = ["arguments"], "table"  # laid out as a grid, which takes the roles away
-            for element, role in (("tr", "row"), ("td", "cell"), ("th", "columnheader"), ("tbody", "rowgroup"), ("thead", "rowgroup")):
-                for part in table.find_all(element):
+            for tag, role in (("tr", "row"), ("td", "cell"), ("th", "columnheader"), ("tbody", "rowgroup"), ("thead", "rowgroup")):
+                for part in table.find_all(tag):
                     part["role"] = role
             for row in table.select("tbody tr"):
                 if (anchor := row.find("a", id=True)) is not None:
@@ -167,7 +166,7 @@ def frame_goals(main: Tag) -> None:
     first = next((p for p in main.find_all("p", recursive=False) if p.text.startswith("What you will")), None)
     if first is None:
         return
-    frame = main_tag("div", "goals")
+    frame = element("div", "goals")
     first.insert_before(frame)
     while (after := frame.find_next_sibling()) is not None and after.name in ("p", "ol", "ul"):
         frame.append(after.extract())

@@ -1,6 +1,5 @@
 """The shell around every page: head, header, course, contents, previous and next, footer. One function for each part."""
 import html
-import json
 import re
 from dataclasses import dataclass, field
 
@@ -280,12 +279,3 @@ def llms(site: Site, pages: dict[str, Page]) -> str:
                 lines.append(f"- [{name}]({site.address}/{link.url.removesuffix('.html')}.md){about}")
         lines.append("")
     return "\n".join(lines)
-
-
-def structured(site: Site) -> str:
-    "The course as schema.org describes one."
-    parts = [{"@type": "LearningResource", "name": link.text, "url": f"{site.address}/{link.url}", "timeRequired": f"PT{site.minutes[link.url]}M"}
-             for link in reading_order(site) if link.url in site.minutes]
-    course_ = {"@context": "https://schema.org", "@type": "Course", "name": site.title, "description": site.description, "url": site.address,
-               "provider": {"@type": "Organization", "name": site.title}, "hasPart": parts}
-    return json.dumps(course_, ensure_ascii=False)
