@@ -4,16 +4,17 @@
 PYTHON ?= python3
 VENV ?= .venv
 NB ?=
+PORT ?= 8000
 # Threads that wait spinning slow each other down where the cores are shared: the demo by a factor of seven.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test docs notebooks clean FORCE
+.PHONY: help demo test docs docs-serve notebooks clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
 	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and docs/configuration.md'
-	@echo 'make docs        build the website in _docs'
+	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
 	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'
 
 demo: $(VENV)/.ready-demo
@@ -27,6 +28,9 @@ notebooks: $(VENV)/.ready-dev
 
 docs: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/build_docs.py
+
+docs-serve: docs
+	@$(VENV)/bin/python tools/serve_docs.py --port $(PORT)
 
 clean:
 	rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis

@@ -540,13 +540,13 @@ def as_code(text: str, # plain words with names of arguments among them
 
 def table_row(f: Field, # an argument
              ) -> str:  # its line in a Markdown table
-    "Names, type, default and meaning of one argument."
+    "Names, type, default and meaning of one argument; the anchor is its name."
     meta = f.metadata
     meaning = as_code(meta["help"])
     if meta["choices"]: meaning += "; one of " + ", ".join(f"`{choice}`" for choice in meta["choices"])
     if meta["rule"]: meaning += f"; {meta['rule']}"
     marks = " *Addition.*" * meta["added"]
-    title = ", ".join(f"`{name}`" for name in names(f))
+    title = ", ".join(f"`{name}`" for name in names(f)) + f' <a id="{flag(f.name)[2:]}"></a>'
     return f"| {title} | `{kind(f).__name__}` | `{show(f.default)}` | {meaning[0].upper()}{meaning[1:]}.{marks} |"
 
 

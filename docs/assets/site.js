@@ -1,0 +1,150 @@
+// What a page does beside being read: light or dark, search, copying, and knowing where the reader is.
+"use strict";
+
+const here = document.currentScript;
+
+// light or dark
+document.querySelector("[data-theme-switch]").addEventListener("click", () => {
+  const root = document.documentElement;
+  const isDark = getComputedStyle(root).colorScheme === "dark";
+  root.dataset.theme = isDark ? "light" : "dark";
+  try { localStorage.setItem("theme", root.dataset.theme); } catch (e) { /* private browsing */ }
+});
+
+// copying code
+for (const block of document.querySelectorAll(".code")) {
+  const button = Object.assign(document.createElement("button"), {type: "button", className: "copy", textContent: "Copy"});
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(block.querySelector("code").textContent);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+  });
+  block.append(button);
+}
+
+// what is wider than its frame can be scrolled with the keyboard too
+function reach() {
+  for (const box of document.querySelectorAll("pre, .table, .cell-output-display, .formula.display, figure p")) {
+    const wide = box.scrollWidth > box.clientWidth + 1;
+    if (wide && !box.hasAttribute("tabindex")) {
+      box.tabIndex = 0;
+      box.setAttribute("role", "group");
+      box.setAttribute("aria-label", "Wide content, can be scrolled sideways");
+    }
+  }
+}
+reach();
+addEventListener("resize", reach);
+document.addEventListener("toggle", reach, true);
+
+// the contents: folded on a narrow screen, else the section that is being read is marked
+const contents = document.querySelector(".contents");
+if (contents) {
+  if (matchMedia("(max-width: 75rem)").matches) contents.querySelector("details").open = false;
+  const links = new Map([...contents.querySelectorAll("a")].map(a => [a.hash.slice(1), a]));
+  const headings = [...document.querySelectorAll("article section[id]")].filter(s => links.has(s.id));
+  const mark = () => {
+    const current = headings.filter(s => s.getBoundingClientRect().top < 140).pop();
+    for (const link of links.values()) link.classList.toggle("here", current !== undefined && link === links.get(current.id));
+  };
+  addEventListener("scroll", mark, {passive: true});
+  mark();
+}
+const current = document.querySelector(".course [aria-current]");
+if (current) {
+  const course = document.querySelector(".course");
+  course.scrollTop = current.offsetTop - course.clientHeight / 2;
+}
+
+// search: the index is fetched when it is first needed
+const dialog = document.querySelector("dialog.search");
+const input = dialog.querySelector("input");
+const found = dialog.querySelector(".found");
+const count = dialog.querySelector(".count");
+const indexUrl = new URL(here.dataset.index, location.href.split("#")[0].split("?")[0] === document.baseURI.split("#")[0] ? location.href : document.baseURI);
+let entries = null;
+
+function loadIndex() {
+  return entries || (entries = new Promise((done, fail) => {
+    const script = document.createElement("script");
+    script.src = indexUrl;
+    script.onload = () => done(window.searchIndex);
+    script.onerror = fail;
+    document.head.append(script);
+  }));
+}
+
+// Names come before headings, headings before text, and a place that defines a word (in italics or bold) before one that uses it.
+function score(entry, words, whole) {
+  const title = entry.t.toLowerCase(), heading = entry.h.toLowerCase(), text = entry.x.toLowerCase();
+  let points = 0;
+  for (const word of words) {
+    const times = text.split(word).length - 1;
+    if (!times && !heading.includes(word) && !title.includes(word)) return 0;
+    points += Math.min(times, 8) + (heading.includes(word) ? 25 : 0) + (title.includes(word) ? 6 : 0);
+  }
+  if (heading === whole) points += 200;
+  if (heading === whole && (entry.k === "argument" || entry.k === "reference")) points += 100;
+  if (!entry.h && title === whole) points += 80;
+  if (heading.startsWith(whole)) points += 20;
+  if (entry.e.includes(whole)) points += 30;
+  return points + (entry.k === "lesson" ? 2 : 0);
+}
+
+function excerpt(text, words) {
+  const at = Math.max(0, ...words.map(w => text.toLowerCase().indexOf(w)));
+  const start = Math.max(0, at - 40);
+  return (start ? "…" : "") + text.slice(start, start + 160);
+}
+
+function marked(text, words) {
+  const parts = text.split(new RegExp(`(${words.map(w => w.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|")})`, "i"));
+  return parts.map((part, i) => i % 2 ? Object.assign(document.createElement("mark"), {textContent: part}) : part);
+}
+
+async function search() {
+  const whole = input.value.trim().toLowerCase();
+  const words = whole.split(/\s+/).filter(Boolean);
+  if (!words.length) { found.replaceChildren(); count.textContent = ""; return; }
+  const all = (await loadIndex()).map(e => [score(e, words, whole), e]).filter(([points]) => points > 0).sort((a, b) => b[0] - a[0]);
+  if (input.value.trim().toLowerCase() !== whole) return;
+  count.textContent = all.length ? `${all.length} ${all.length === 1 ? "place" : "places"}` : "Nothing found. Try a shorter word.";
+  found.replaceChildren(...all.slice(0, 25).map(([, entry]) => {
+    const link = Object.assign(document.createElement("a"), {href: new URL(entry.u, indexUrl)});
+    const name = document.createElement("b");
+    name.append(...marked(entry.h || entry.t, words));
+    const where = Object.assign(document.createElement("span"), {className: "where", textContent: entry.h ? entry.t : ""});
+    const what = Object.assign(document.createElement("span"), {className: "what"});
+    what.append(...marked(excerpt(entry.x, words), words));
+    link.append(name, where, what);
+    const item = document.createElement("li");
+    item.append(link);
+    return item;
+  }));
+}
+
+function openSearch() {
+  if (!dialog.open) dialog.showModal();
+  input.select();
+  loadIndex();
+}
+
+document.querySelector("[data-search]").addEventListener("click", openSearch);
+input.addEventListener("input", search);
+dialog.addEventListener("click", event => { if (event.target === dialog || event.target.closest(".found a, [data-close]")) dialog.close(); });
+dialog.querySelector("form").addEventListener("submit", event => {
+  event.preventDefault();
+  const first = found.querySelector("a");
+  if (first) first.click();
+});
+dialog.addEventListener("keydown", event => {
+  const move = {ArrowDown: 1, ArrowUp: -1}[event.key];
+  if (!move) return;
+  event.preventDefault();
+  const places = [input, ...found.querySelectorAll("a")];
+  (places[places.indexOf(document.activeElement) + move] || input).focus();
+});
+addEventListener("keydown", event => {
+  const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName) || document.activeElement.isContentEditable;
+  if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); openSearch(); }
+});

@@ -1,0 +1,464 @@
+"""The website, as it is built and as a browser shows it: every page, on a phone and on a desk."""
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+import readme
+import serve_docs
+import site_html
+import site_pages
+import site_reference
+from bs4 import BeautifulSoup
+
+import annotated_mpnet.configuration as c
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
+PARTS = ("nbs", "docs", "tools", "annotated_mpnet", "settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
+WIDTHS = {"phone": 390, "desk": 1280}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+AXE = ROOT / "tests/fixtures/axe/axe.min.js"
+SERIOUS = ("serious", "critical")  # the impacts of axe-core that fail
+
+
+# The build
+
+def start_build(folder: Path) -> subprocess.Popen:
+    "Build the site from a copy of the sources, in a folder of its own."
+    for name in PARTS:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name, **({"ignore": shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")} if copy is shutil.copytree else {}))
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.Popen([sys.executable, "tools/build_docs.py"], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.fixture(scope="session")
+def builds(tmp_path_factory) -> list[tuple[Path, str, str, int]]:
+    "Two builds of the same sources in two places, at once: folder, what was printed, errors, exit code."
+    folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+    running = [start_build(folder) for folder in folders]
+    return [(folder / "_docs", *process.communicate(), process.returncode) for folder, process in zip(folders, running)]
+
+
+@pytest.fixture(scope="session")
+def site(builds) -> Path:
+    "The built site."
+    folder, _, errors, code = builds[0]
+    assert code == 0, errors
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pages(site) -> dict[str, BeautifulSoup]:
+    "Every page of the site, parsed."
+    return {p.relative_to(site).as_posix(): site_html.parse(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
+
+
+def test_builds_without_a_warning(builds):
+    for _, said, errors, code in builds:
+        assert code == 0 and errors == ""
+        assert re.fullmatch(r"\d+ pages, [\d.]+ MB; .*\n", said), said
+
+
+def test_second_build_is_identical(builds):
+    one, two = (folder for folder, *_ in builds)
+    names = [sorted(p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()) for f in (one, two)]
+    assert names[0] == names[1]
+    assert [n for n in names[0] if (one / n).read_bytes() != (two / n).read_bytes()] == []
+
+
+def test_every_lesson_is_a_page_in_order(pages):
+    listed = [a["href"] for a in pages["index.html"].select("nav.course a") if a["href"] in LESSONS]
+    assert listed == LESSONS
+    for path, name in zip(NOTEBOOKS, LESSONS):
+        title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).splitlines()[0].lstrip("# ")
+        facts = pages[name].select_one(".facts").text
+        assert pages[name].h1.text == title and path.name.split("_")[0] in pages[name].select_one(".kicker").text
+        assert re.search(r"\d+ minutes to read", facts) and "Colab" in facts
+        assert pages[name].select_one(".goals") is not None, f"{name}: no goals"
+
+
+def test_notebooks_can_be_downloaded(site, pages):
+    for path, name in zip(NOTEBOOKS, LESSONS):
+        assert (site / pages[name].select_one("a[download]")["href"]).read_bytes() == path.read_bytes()
+
+
+def test_html_outputs_pass_unchanged(site, tmp_path, monkeypatch):
+    import build_docs
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                made = "".join(output.get("data", {}).get("text/html", ""))
+                assert made in (site / path.with_suffix(".html").name).read_text(encoding="utf-8"), f"{path.name}, cell {cell['id']}"
+    figure = "<script>let a = 1 < 2 && '</b>';</script><svg viewBox='0 0 1 1'><linearGradient/></svg>"
+    nb = {"cells": [{"cell_type": "code", "source": "", "outputs": [{"output_type": "display_data", "data": {"text/html": [figure], "text/plain": "x"}}]}]}
+    (tmp_path / "00_a.ipynb").write_text(json.dumps(nb))
+    monkeypatch.setattr(build_docs, "PROC", tmp_path)
+    (mark, kept), = build_docs.set_aside_html().items()
+    assert kept == figure and figure not in (tmp_path / "00_a.ipynb").read_text()
+    assert str(site_html.parse(f"<main>{mark}</main>")).replace(mark, kept) == f"<main>{figure}</main>"
+
+
+# Pages that must agree with something else
+
+def test_readme_and_front_page_come_from_the_same_notebook(pages):
+    assert readme.generate()["README.md"].decode() == (ROOT / "README.md").read_text(encoding="utf-8")
+    text, front = (ROOT / "README.md").read_text(encoding="utf-8"), pages["index.html"]
+    outside = readme.FENCED.sub("", text)
+    assert [h.text.removesuffix("#") for h in front.select("article h2")] == re.findall(r"^## (.+)$", outside, re.MULTILINE)
+    assert front.h1.text == re.search(r"^# (.+)$", outside, re.MULTILINE)[1]
+    assert [p.strip() for p in re.findall(r"```bash\n(.*?)```", text, re.S)] == [e.text.strip() for e in front.select("code.sourceCode.bash")]
+
+
+def test_map_of_the_course_has_every_lesson(pages):
+    "Fails where lessons were added and the front page wasn't made anew: `make notebooks NB=index`."
+    links = [a["href"] for a in pages["index.html"].select("#course-map td a")]
+    assert links == LESSONS
+    assert re.findall(r"^\| \[\S+ .+?\]\(nbs/(\S+?)\)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE) == [p.name for p in NOTEBOOKS]
+
+
+def test_configuration_page_help_and_dataclass_agree(pages):
+    rows = pages["docs/configuration.html"].select("table.arguments tbody tr[id]")
+    shown = {row["id"]: [cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in rows}
+    assert list(shown) == [c.flag(name)[2:] for members in c.groups().values() for name in (f.name for f in members)]
+    options = {name: action for action in c.build_parser()._actions for name in action.option_strings}
+    for f in c.FIELDS.values():
+        names, kind, default, meaning = shown[c.flag(f.name)[2:]]
+        assert names.replace(" ", "").split(",") == list(c.names(f))
+        assert kind == c.kind(f).__name__ and default == c.show(f.default)
+        assert all(rule in meaning for rule in filter(None, [f.metadata["rule"]]))
+        words = lambda text: re.sub(r"\W+", "", text).lower()
+        for name in c.names(f):
+            assert words(f.metadata["help"]) in words(options[name].help) and words(f.metadata["help"]) in words(meaning), name
+
+
+def test_reference_has_every_public_name(site, pages):
+    for path in sorted((ROOT / "annotated_mpnet").glob("[!_]*.py")):
+        source = path.read_text(encoding="utf-8")
+        statement = next(s for s in ast.parse(source).body if isinstance(s, ast.Assign) and s.targets[0].id == "__all__")
+        page = pages[f"reference/{path.stem}.html"]
+        for name in set(ast.literal_eval(statement.value)) - {"logger"}:
+            section = page.find(id=name)
+            assert section is not None, f"{path.stem}.{name}"
+            line = int(re.search(rf"{path.stem}\.py#L(\d+)", str(section))[1])
+            assert re.search(rf"^((def|class) {name}|{name}|\w.*\b{name}\b.* =)", source.splitlines()[line - 1]), f"{path.stem}.{name}: line {line}"
+
+
+def test_reference_shows_the_comment_beside_each_parameter(pages):
+    section = pages["reference/attention.html"].find(id="two_stream_mask")
+    rows = [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in section.select("tbody tr")]
+    assert ["n_predicted", "int", "", "P: predicted tokens; T = C + P"] in rows
+    assert rows[-1][0] == "returns" and rows[-1][3].startswith("bool (rows, keys), True = sees")
+
+
+def test_names_in_backticks_lead_to_the_reference(pages):
+    links = [code.parent for page in pages.values() for code in page.select("a.name code") if code.text == "two_stream_mask"]
+    assert links and all(link["href"].endswith("reference/attention.html#two_stream_mask") for link in links)
+    unique = [n for own in site_reference.names().values() for n in own]
+    for url, page in pages.items():
+        for code in page.select("article code"):
+            if unique.count(code.text) == 1 and code.find_parent(["pre", "h1", "h2", "h3", "summary"]) is None:
+                assert code.find_parent("a") is not None, f"{url}: {code.text}"
+
+
+def messages() -> list[str]:
+    "Every text of the package that a message may be, with \\0 where a value stands."
+    found = []
+    for path in (ROOT / "annotated_mpnet").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            parts = ["\0" if isinstance(v, ast.FormattedValue) else v.value for v in node.values] if isinstance(node, ast.JoinedStr) else \
+                [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+            found.append(re.sub(r"%[ds]", "\0", "".join(parts)))
+    return [text for text in found if len(text) > 12]
+
+
+def test_troubleshooting_quotes_messages_that_exist():
+    "A quoted line is a message of the package, with the values of one case or … for them, and … for what is cut off."
+    text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    quoted = [line for block in re.findall(r"```text\n(.*?)```", text, re.S) for line in block.splitlines()]
+    assert len(quoted) > 20
+    known = messages()
+    for line in quoted:
+        shape = re.compile(re.escape(line).replace("…", ".*"), re.S)
+        values = lambda known: re.search(re.escape(known).replace("\0", ".*"), line, re.S)
+        assert any(shape.search(k) or values(k) for k in known), f"no message reads {line!r}"
+
+
+def test_guides_name_arguments_that_exist():
+    ours = {c.flag(n) for n in c.FIELDS} | {"--help", "--short", "--output", "--checkpoint", "--with-code", "--no-save-tokenizer"}
+    for path in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", path.read_text(encoding="utf-8")):
+            known = name in ours or name.replace("_", "-") in ours or f"--{name[5:]}" in ours
+            assert known or path.stem not in ("training", "architecture", "troubleshooting"), f"{path.name}: {name}"
+
+
+# Files beside the pages
+
+def test_maps_for_machines(site, pages):
+    values = site_pages.settings()
+    address = values["doc_host"] + values["doc_baseurl"] % values
+    listed = re.findall(r"<loc>(.+?)</loc>", (site / "sitemap.xml").read_text())
+    assert {u.removeprefix(f"{address}/") or "index.html" for u in listed} == set(pages) - {"404.html"}
+    plain = re.findall(rf"\]\({re.escape(address)}/(\S+?)\)", (site / "llms.txt").read_text())
+    assert len(plain) == len(listed)
+    for name in plain:
+        text = (site / name).read_text(encoding="utf-8")
+        assert text.startswith("# ") and "data:image" not in text
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", readme.FENCED.sub("", text)):
+            assert ((site / name).parent / target.split("#")[0]).exists(), f"{name} links to {target}"
+
+
+def test_social_picture(site, pages):
+    values = site_pages.settings()
+    address = values["doc_host"] + values["doc_baseurl"] % values
+    for url, page in pages.items():
+        picture = page.find("meta", property="og:image")["content"]
+        assert picture.startswith(f"{address}/") and (site / picture.removeprefix(f"{address}/")).exists(), url
+    assert site_html.size_of_png((site / "docs/assets/social.png").read_bytes()) == (1200, 630)
+
+
+# In the browser
+
+@pytest.fixture(scope="session")
+def base(site):
+    "The address at which the site is served, at the path at which it is published."
+    shown = serve_docs.server(site)
+    threading.Thread(target=shown.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{shown.server_address[1]}{serve_docs.Pages.base}/"
+    shown.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "The system's Chromium."
+    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        said = "no Chromium here for the site's browser tests; get one with `apt-get install chromium` or your system's package manager"
+        pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+LOOK = """async () => {
+  const images = [...document.images];
+  for (const image of images) image.loading = "eager";
+  await Promise.all(images.map(image => image.decode().catch(() => 0)));
+  await document.fonts.ready;
+  const box = e => e.getBoundingClientRect();
+  const prose = document.querySelector("article").cloneNode(true);
+  for (const code of prose.querySelectorAll("pre, code, math, script")) code.remove();
+  const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
+  return {
+    images: images.filter(i => !i.complete || !i.naturalWidth || i.alt === null || i.alt.trim() === "").map(i => i.src),
+    links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+    ids, twice: ids.filter((id, i) => ids.indexOf(id) !== i),
+    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+    formulas: document.querySelectorAll("math").length,
+    flat: [...document.querySelectorAll("math")].filter(m => !m.closest("details:not([open])") && (box(m).width < 2 || box(m).height < 2)).map(m => m.getAttribute("alttext")),
+    low: [...document.querySelectorAll("math[display=block]")].filter(m => m.querySelector("mfrac") && box(m).height < 30).map(m => m.getAttribute("alttext")),
+    tex: (prose.textContent.match(/\\\\\\(|\\\\\\[|\\$\\$/g) || []).length + document.querySelectorAll("merror").length,
+    font: document.querySelector("math") === null || document.fonts.check('16px "STIX Two Math"'),
+    landmarks: ["header", "nav", "main", "footer"].filter(n => document.querySelector(n) === null),
+  };
+}"""
+
+
+@pytest.fixture(scope="session")
+def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
+    "What a reader meets on every page at both widths: errors, requests, links, formulas, pictures."
+    found = {}
+    for kind, width in WIDTHS.items():
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        errors, requests = [], []
+        page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}") if request.failure != "net::ERR_ABORTED" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        for url in pages:
+            errors.clear(), requests.clear()
+            page.goto(base + url)
+            found[url, kind] = page.evaluate(LOOK) | {"errors": list(errors), "requests": list(requests)}
+        page.close()
+    return found
+
+
+def said(seen: dict, what: str) -> dict:
+    "The pages that say anything under one heading."
+    return {key: look[what] for key, look in seen.items() if look[what]}
+
+
+def test_no_console_error(seen):
+    assert said(seen, "errors") == {}
+
+
+def test_no_request_to_another_host(seen, base):
+    assert {key: r for key, look in seen.items() for r in look["requests"] if not r.startswith((base, "data:"))} == {}
+
+
+def test_no_broken_link_or_anchor(seen, site, base):
+    ids = {url: set(look["ids"]) for (url, kind), look in seen.items() if kind == "desk"}
+    broken = []
+    for (url, kind), look in seen.items():
+        for link in look["links"] if kind == "desk" else []:
+            target, anchor = urldefrag(link)
+            if not target.startswith(base):
+                assert re.match(r"https?://(?!127\.)|mailto:", target), f"{url} links to {link}"
+                continue
+            name = unquote(target.removeprefix(base)) or "index.html"
+            if not (site / name).is_file() or (anchor and name in ids and unquote(anchor) not in ids[name]):
+                broken.append(f"{url} -> {link.removeprefix(base)}")
+    assert broken == []
+
+
+def test_ids_are_unique(seen):
+    assert said(seen, "twice") == {}
+
+
+def test_no_missing_picture_or_description(seen):
+    assert said(seen, "images") == {}
+
+
+def test_formulas_are_drawn(seen):
+    assert said(seen, "flat") == said(seen, "low") == said(seen, "tex") == {}
+    assert all(look["font"] for look in seen.values())
+    for path, name in zip(NOTEBOOKS, LESSONS):
+        sources = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "markdown"]
+        blocks = sum(source.count("$$") // 2 for source in sources)
+        assert seen[name, "desk"]["formulas"] >= blocks, name
+
+
+def test_no_horizontal_scrolling(seen):
+    assert {key: look["wide"] for key, look in seen.items() if look["wide"] > 0} == {}
+
+
+def test_landmarks(seen):
+    assert said(seen, "landmarks") == {}
+
+
+def violations(page, whole: bool) -> list[str]:
+    "What axe-core finds that is serious; the words of code, thousands of spans of ten colours, only where the whole is looked at."
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    scope = "document" if whole else "{exclude: [['pre code span']]}"
+    found = page.evaluate(f"() => axe.run({scope}, {{resultTypes: ['violations']}})")["violations"]
+    return [f"{v['id']}: {v['help']}: {n['target']}" for v in found if v["impact"] in SERIOUS for n in v["nodes"]]
+
+
+def test_accessible(browser, base, pages):
+    "Every page on a desk in light, one of each kind on a phone in the dark."
+    kinds = ["index.html", LESSONS[5], "docs/configuration.html", "docs/training.html", "reference/attention.html", "404.html"]
+    for urls, width, scheme in ((pages, 1280, "light"), (kinds, 390, "dark")):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        for url in urls:
+            page.goto(base + url)
+            assert violations(page, url in kinds) == [], f"{url}, {scheme}"
+        page.close()
+
+
+@pytest.fixture
+def page(browser, base):
+    "A page of its own, on a desk."
+    opened = browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("words, target", [
+    ("--keep-checkpoints", "docs/configuration.html#keep-checkpoints"),
+    ("keep-checkpoints", "docs/configuration.html#keep-checkpoints"),
+    ("relative_position_bucket", "reference/positions.html#relative_position_bucket"),
+    ("two_stream_mask", "reference/attention.html#two_stream_mask"),
+])
+def test_search_leads_to_names(page, base, words, target):
+    page.goto(base + LESSONS[1])
+    page.keyboard.press("/")
+    page.keyboard.type(words)
+    page.wait_for_selector(".found a")
+    page.keyboard.press("Enter")
+    page.wait_for_url(base + target)
+    assert words.lstrip("-") in page.locator(f'[id="{target.split("#")[1]}"]').inner_text()
+
+
+def test_search_leads_to_where_a_word_is_defined(page, base):
+    page.goto(base + "docs/training.html")
+    page.click("[data-search]")
+    page.keyboard.type("horizon")
+    page.wait_for_selector(".found a")
+    places = [a.get_attribute("href").removeprefix(base) for a in page.locator(".found a").all()[:3]]
+    assert {"05_two_stream_attention.html#the-one-rule", "docs/glossary.html#horizon"} & set(places), places
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(base + places[0])
+    assert "horizon" in page.locator(f'[id="{places[0].split("#")[1]}"]').inner_text().lower()
+    page.keyboard.press("/")
+    page.keyboard.type("qwertz")
+    page.wait_for_selector(".search .count:has-text('Nothing')")
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog.search").is_visible()
+
+
+def brightness(colour: str) -> float:
+    "Of `rgb(r, g, b)`, from 0 to 1."
+    return sum(float(x) for x in re.findall(r"[\d.]+", colour)[:3]) / 765
+
+
+def test_dark_pages_keep_figures_readable(browser, base, pages):
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    style = lambda selector, name: page.eval_on_selector(selector, f"e => getComputedStyle(e).{name}")
+    for url in (u for u in LESSONS if pages[u].select_one("article img")):
+        page.goto(base + url)
+        assert brightness(style("body", "backgroundColor")) < 0.2 < 0.8 < brightness(style("body", "color"))
+        assert all(page.eval_on_selector_all("article img", "all => all.map(e => getComputedStyle(e).backgroundColor === 'rgb(255, 255, 255)')")), url
+    page.click("[data-theme-switch]")
+    assert brightness(style("body", "backgroundColor")) > 0.8
+    page.reload()
+    assert brightness(style("body", "backgroundColor")) > 0.8, "the choice is forgotten"
+    page.close()
+
+
+def test_course_can_be_walked_by_next_alone(page, base):
+    page.goto(base)
+    walked = []
+    while walked[-1:] != LESSONS[-1:] and len(walked) < 2 * len(LESSONS):
+        page.click(".steps a[rel=next]")
+        walked.append(page.url.removeprefix(base))
+    assert walked == LESSONS
+
+
+def test_keyboard_and_phone(browser, page, base):
+    page.goto(base + LESSONS[0])
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "page-text"
+    phone = browser.new_page(viewport={"width": 390, "height": 800})
+    phone.goto(base + LESSONS[0])
+    course = phone.locator("nav.course")
+    assert not course.is_visible()
+    phone.click("[popovertarget=page-course]")
+    assert course.is_visible()
+    phone.click(f"nav.course a[href='{LESSONS[1]}']")
+    phone.wait_for_url(base + LESSONS[1])
+    assert not phone.locator("nav.course").is_visible()
+    phone.close()
+
+
+def test_missing_page_and_paper(page, base):
+    answer = page.goto(base + "no/such/page.html")
+    assert answer.status == 404 and "masked" in page.inner_text("h1")
+    page.click("article a >> nth=0")
+    assert page.inner_text("h1") == "annotated-mpnet"
+    page.emulate_media(media="print")
+    assert not page.locator("header.top").is_visible() and not page.locator("nav.course").is_visible() and page.locator("article").is_visible()

@@ -1,0 +1,78 @@
+"""Put the pages that are no notebooks beside those that are, in the folder that smalldocs or Quarto renders.
+
+`nbs/_quarto.yml` names this script as its `pre-render`, so that both renderers see the same site: the pages of docs/,
+the changelog, and the reference, made from the package's source.
+"""
+import json
+import re
+import shutil
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import site_reference  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+PROC = ROOT / "_proc"
+
+
+def settings() -> dict[str, str]:
+    "The values of settings.ini."
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return dict(config["DEFAULT"])
+
+
+def lesson_title(path: Path) -> str:
+    "A notebook's number and title, such as `Lesson 05: Two-stream attention`."
+    first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+    return f"Lesson {path.name.split('_')[0]}: {first.splitlines()[0].lstrip('# ')}"
+
+
+def write_reference(folder: Path) -> None:
+    "The reference, a page for each module and one for all."
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    values, lessons = settings(), site_reference.lessons()
+    repository = f"{values['git_url']}/blob/{values['branch']}"
+    titles = {module: lesson_title(path) for module, path in lessons.items()}
+    for module, path in lessons.items():
+        page = site_reference.module_page(module, titles[module], path.name, repository)
+        (folder / f"{module}.md").write_text(page, encoding="utf-8")
+    (folder / "index.md").write_text(site_reference.index_page(titles), encoding="utf-8")
+
+
+def write_guides(proc: Path) -> None:
+    "The pages of docs/, with title and sentence as the renderers want them, and links to notebooks as seen from the site."
+    shutil.copytree(ROOT / "docs", proc / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("assets"))
+    shutil.copy(ROOT / "CHANGELOG.md", proc / "docs/changelog.md")
+    for path in (proc / "docs").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        head = re.match(r"# (.+)\n+> (.+)\n", text)
+        if head:
+            text = f"---\ntitle: {json.dumps(head[1])}\ndescription: {json.dumps(head[2])}\n---\n{text[head.end():]}"
+        path.write_text(text.replace("](../nbs/", "](../"), encoding="utf-8")
+    shutil.move(proc / "docs/404.md", proc / "404.md")  # shown at any address, so it lies at the root
+
+
+def mend_links(proc: Path) -> None:
+    "Links of the notebooks as seen from the site: docs/ lies beside them, and names in backticks are linked later, all alike."
+    values = settings()
+    site = re.escape(f"{values['doc_host']}{values['doc_baseurl']}/")
+    for path in proc.glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(rf"\[(`[^`\]]+`)\]\({site}[^)]*\)", r"\1", text)
+        text = re.sub(r'"output-file: [^"]*",\s*', "", text)  # pages keep the names of their notebooks
+        path.write_text(text.replace("](../docs/", "](docs/"), encoding="utf-8")
+
+
+def main(proc: Path = PROC) -> None:
+    "Write all of it into the folder that is rendered."
+    write_guides(proc)
+    write_reference(proc / "reference")
+    mend_links(proc)
+
+
+if __name__ == "__main__":
+    main()
