@@ -77,7 +77,7 @@ def set_figure(page, objective: str, p: int) -> None:
 def seen_keys(page, n_keys: int) -> list[int]:
     "Which keys are filled: 1 where the chosen row sees it, as the token buttons show it."
     filled = "(e) => ['context', 'target', 'mask'].some((kind) => e.classList.contains(kind))"
-    return [int(page.locator(f"button.cell[data-row='{i}']").evaluate(filled)) for i in range(n_keys)]
+    return [int(page.locator(f"button.token[data-row='{i}']").evaluate(filled)) for i in range(n_keys)]
 
 
 def table_cells(page) -> list[list[int]]:
@@ -115,12 +115,12 @@ def test_its_cells_are_two_stream_mask(open_figure, objective, p):
     page, sees = open_figure(), two_stream_mask(T - p, p, objective).int()
     set_figure(page, objective, p)
     assert table_cells(page) == sees.tolist()
-    rows = page.locator("button.cell")
+    rows = page.locator("button.token")
     assert rows.count() == len(sees)
     for i, row in enumerate(sees.tolist()):
-        page.locator(f"button.cell[data-row='{i}']").focus()
+        page.locator(f"button.token[data-row='{i}']").focus()
         assert seen_keys(page, len(row)) == row, f"row {i}"
-        assert page.locator("button.cell[aria-pressed=true]").get_attribute("data-row") == str(i)
+        assert page.locator("button.token[aria-pressed=true]").get_attribute("data-row") == str(i)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -129,9 +129,9 @@ def test_a_key_has_the_colour_of_its_kind(open_figure, objective):
     set_figure(page, objective, P)
     kinds = [k for k in BLOCKS[objective] for _ in range(T - P if k == "context" else P)]
     for i, row in enumerate(two_stream_mask(T - P, P, objective).tolist()):
-        page.locator(f"button.cell[data-row='{i}']").focus()
-        shown = page.evaluate("(n) => [...Array(n).keys()].map((i) => document.querySelector(`button.cell[data-row='${i}']`).className)", len(row))
-        assert shown == [f"cell {k}" if seen else "cell" for k, seen in zip(kinds, row)]
+        page.locator(f"button.token[data-row='{i}']").focus()
+        shown = page.evaluate("(n) => [...Array(n).keys()].map((i) => document.querySelector(`button.token[data-row='${i}']`).className)", len(row))
+        assert shown == [f"token {k}" if seen else "token" for k, seen in zip(kinds, row)]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -140,7 +140,7 @@ def test_what_it_says_is_what_the_mask_says(open_figure, objective):
     set_figure(page, objective, P)
     said = page.get_by_role("status")
     for i, row in enumerate(sees):
-        page.locator(f"button.cell[data-row='{i}']").focus()
+        page.locator(f"button.token[data-row='{i}']").focus()
         context, rest = row[:T - P], row[T - P:]
         words = context.sum() + (rest[:P].sum() if objective != "mlm" else 0)
         places = context.sum() + rest.view(-1, P).any(0).sum()
@@ -191,7 +191,7 @@ def test_by_keyboard_alone(open_figure):
 def test_steps_go_through_the_predictions(open_figure, objective):
     page, sees = open_figure(), two_stream_mask(T - P, P, objective).int()
     set_figure(page, objective, P)
-    page.locator("button.cell").first.focus()
+    page.locator("button.token").first.focus()
     for rank in range(P):
         page.get_by_role("button", name="next prediction").click()
         assert page.locator(".step").inner_text() == f"prediction {rank + 1} of {P}"
@@ -204,7 +204,7 @@ def test_steps_go_through_the_predictions(open_figure, objective):
 def test_by_mouse(open_figure):
     page, sees = open_figure(), two_stream_mask(T - P, P).int()
     for i in (T - 1, T + P + 1, 0):
-        page.locator(f"button.cell[data-row='{i}']").hover()
+        page.locator(f"button.token[data-row='{i}']").hover()
         assert seen_keys(page, T + P) == sees[i].tolist()
     page.locator("tr[data-row='7'] td").first.hover()
     assert seen_keys(page, T + P) == sees[7].tolist()
@@ -217,7 +217,7 @@ def test_on_a_phone(open_figure):
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
         sees = two_stream_mask(T - p, p).int()
         for i in (T - 1, len(sees) - 1):
-            page.locator(f"button.cell[data-row='{i}']").tap()
+            page.locator(f"button.token[data-row='{i}']").tap()
             assert seen_keys(page, T + p) == sees[i].tolist()
     sizes = page.evaluate("[...document.querySelectorAll('figure button, figure select, figure label')].map((e) => [e.getBoundingClientRect().width, e.getBoundingClientRect().height])")
     assert min(min(size) for size in sizes) >= 24, "WCAG 2.2: a target is at least 24 pixels wide and high"
@@ -226,11 +226,11 @@ def test_on_a_phone(open_figure):
 @pytest.mark.parametrize("style", ["background: #ffffff; color: #212529", "background: #222222; color: #eeeeee"], ids=["light", "dark"])
 def test_text_and_frames_can_be_seen(open_figure, style):
     page = open_figure(style)
-    for selector in (".about", ".step", ".says p", "figcaption", "th:not(:empty)", "button.next", "button.cell:not(.context) span",
-                     "button.cell.context span", "button.cell.mask small", ".sentence .mask span"):
+    for selector in (".about", ".step", ".says p", "figcaption", "th:not(:empty)", "button.next", "button.token:not(.context) span",
+                     "button.token.context span", "button.token.mask small", ".sentence .mask span"):
         assert contrast(*colours(page, selector)) >= 4.5, selector
-    page.locator("button.cell[data-row='8']").focus()  # a target that sees targets
-    assert contrast(*colours(page, "button.cell.target span")) >= 4.5
+    page.locator("button.token[data-row='8']").focus()  # a target that sees targets
+    assert contrast(*colours(page, "button.token.target span")) >= 4.5
     outline = [float(x) for x in re.findall(r"[\d.]+", page.evaluate("getComputedStyle(document.activeElement).outlineColor"))[:3]]
     assert contrast(outline, colours(page, "figure")[1]) >= 3
 
@@ -240,7 +240,7 @@ def test_it_has_names_and_says_changes(open_figure):
     assert page.get_by_role("group", name="Interactive figure").count() == 1
     assert page.get_by_role("radio").count() == 3 and page.get_by_role("combobox", name="predicted tokens").count() == 1
     assert page.get_by_role("status").get_attribute("aria-live") == "polite"
-    names = page.locator("button.cell").evaluate_all("(all) => all.map((e) => e.getAttribute('aria-label'))")
+    names = page.locator("button.token").evaluate_all("(all) => all.map((e) => e.getAttribute('aria-label'))")
     assert all(names) and len(set(names)) == len(names), "each token has a name of its own"
     before = page.get_by_role("status").inner_text()
     page.get_by_role("button", name="target 2").click()
