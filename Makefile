@@ -12,7 +12,7 @@ PARTS := settings.ini setup.py pyproject.toml constraints.txt
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
-	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and docs/configuration.md'
+	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs'
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
 	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'

@@ -17,6 +17,7 @@ import nbformat
 import configuration_page
 import lessons
 import readme
+import teachers_page
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -191,7 +192,17 @@ def configuration_current() -> list[str]:
     return [] if there else [f"docs/configuration.md is not what annotated_mpnet.configuration says: {MEND}"]
 
 
-CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current)
+def teachers_current() -> list[str]:
+    "docs/teachers.md says what the lessons say of themselves, and the pages for teachers, contributors and words link to what is there."
+    stale = [] if teachers_page.PAGE.read_text(encoding="utf-8") == teachers_page.page() else [f"docs/teachers.md is not what the lessons say: {MEND}"]
+    pages = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("teachers.md", "glossary.md", "contributing.md")}
+    links = [(name, link) for name, text in pages.items() for link in re.findall(r"\]\((?![a-z]+:)([^)\s]+)\)", readme.FENCED.sub("", text))]
+    anchors = set(re.findall(r'<a id="([^"]+)">', pages["glossary.md"]))
+    return stale + [f"docs/{name} links to {link}, which is not there" for name, link in links
+                    if not (link[1:] in anchors if link.startswith("#") else (ROOT / "docs" / link.split("#")[0]).exists())]
+
+
+CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current, teachers_current)
 
 
 def main() -> int:
