@@ -247,6 +247,11 @@ def test_it_has_names_and_says_changes(open_figure):
     assert page.get_by_role("status").inner_text() != before and "Target 2, “##ence”" in page.get_by_role("status").inner_text()
 
 
+def test_the_template_alone_does_nothing(open_figure):
+    page = open_figure(html=TEMPLATE.read_text(encoding="utf-8"))
+    assert page.get_by_text("This figure needs JavaScript").is_visible() and page.locator("button.token").count() == 0
+
+
 def test_two_copies_on_a_page_do_not_meddle(open_figure):
     page = open_figure(html=saved_figure() * 2)
     page.locator("[value=mlm]").first.check()
