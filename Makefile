@@ -9,12 +9,13 @@ PORT ?= 8000
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test docs docs-serve notebooks clean FORCE
+.PHONY: help demo test docs docs-serve notebooks slides clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
-	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and docs/configuration.md'
+	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
+	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
 	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'
 
 demo: $(VENV)/.ready-demo
@@ -32,8 +33,11 @@ docs: $(VENV)/.ready-dev
 docs-serve: docs
 	@$(VENV)/bin/python tools/serve_docs.py --port $(PORT)
 
+slides: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/make_slides.py $(SLIDES)
+
 clean:
-	rm -rf _docs _proc build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # The demo needs the package alone, everything else its `dev` extra, which includes what the demo needs.

@@ -21,6 +21,7 @@ MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswi
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow"}  # what the requirements always bring along
 LONGEST_FUNCTION = 60
+SOLVED = "#| code-fold: true\n#| code-summary: Solution\nassert 1"
 
 
 def setting(name: str) -> list[str]:
@@ -95,11 +96,45 @@ def test_saved_outputs_are_fit_to_be_read(notebook):
     ("x", [{"output_type": "stream", "name": "stderr", "text": "50 %"}], "stderr"),
     ("x", [{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}], "an error"),
     ("x", [{"output_type": "execute_result", "data": {"text/plain": "<f at 0x7f0123456789>"}}], "address in memory"),
+    ("x", [{"output_type": "stream", "name": "stdout", "text": "begun on 2026-03-01"}], "a date"),
     ("#| fig-cap: A line.\nplt.show()", [{"output_type": "display_data", "data": {"image/png": ""}}], "fig-alt"),
+    ("#| fig-cap: A line.\nplt.show()", [{"output_type": "display_data", "data": {"image/png": ""}}], "without label"),
+    ("ax.set(ylabel='loss')", [{"output_type": "display_data", "data": {"image/png": ""}}], "horizontal axis has no label"),
+    ("ax.set(xlabel='update')", [{"output_type": "display_data", "data": {"image/png": ""}}], "vertical axis has no label"),
+    ("HTML(x)", [{"output_type": "execute_result", "data": {"text/html": "<figure></figure>"}}], "without aria-label"),
 ])
 def test_unfit_outputs_are_found(source, outputs, problem):
     found = in_step.cell_problems(source, outputs)
     assert any(problem in f for f in found), found
+
+
+@pytest.mark.parametrize("cells, problem", [
+    ([], "two at least"),
+    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED), ("markdown", "**3.** Two."), ("code", SOLVED)], "not numbered"),
+    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED), ("markdown", "**2.** Two.\n\n## Questions")], "exercise 2 has no folded solution"),
+    ([("markdown", "## Exercises\n\n**1.** One.\n\n**2.** Two."), ("code", SOLVED)], "exercise 1 has no folded solution"),
+    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED.replace("true", "false"))], "exercise 1 has no folded solution"),
+    ([("markdown", "## Exercises\n\n**1.** One."), ("code", "#| eval: false\n" + SOLVED)], "exercise 1 is not run"),
+    ([("markdown", "## Exercises\n\n**1.** One."), ("code", "#| notest\n" + SOLVED)], "exercise 1 is not run"),
+    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED.replace("assert", "print"))], "exercise 1 asserts nothing"),
+])
+def test_unsolved_exercises_are_found(cells, problem):
+    found = in_step.exercise_problems([nbformat.from_dict({"cell_type": kind, "source": source}) for kind, source in cells])
+    assert any(problem in f for f in found), found
+
+
+def test_solved_exercises_pass():
+    cells = [("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED), ("markdown", "**2. Two.** Do it."), ("code", SOLVED),
+             ("markdown", "## Questions\n\n**1.** Not an exercise."), ("code", "#| hide\nx")]
+    assert in_step.exercise_problems([nbformat.from_dict({"cell_type": kind, "source": source}) for kind, source in cells]) == []
+
+
+def test_a_lesson_that_says_too_little_is_found(tmp_path):
+    cells = [nbformat.v4.new_markdown_cell("# A lesson\n\n> For a test.")]
+    path = tmp_path / "99_short.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    found = "\n".join(in_step.notebook_problems(path))
+    assert all(what in found for what in ("first, time, goals", "exercises", "questions", "what to read next", "glossary")), found
 
 
 def test_fit_outputs_pass():

@@ -1,0 +1,88 @@
+"""What a lesson says of itself: its goals, its time, its exercises, its figures. Pages and slides are made of it, and checks too."""
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+NBS = ROOT / "nbs"
+
+
+@dataclass
+class Figure:
+    "One saved picture."
+    label: str
+    caption: str
+    alt: str
+    png: str # base64
+
+
+@dataclass
+class Lesson:
+    "A notebook whose name begins with a number."
+    path: Path
+    number: str  # as in its name: 06b
+    title: str
+    purpose: str # the sentence below the title
+    goals: list[str]
+    first: str   # what to know first
+    time: str    # of reading and running, in words
+    exercises: list[str]
+    figures: list[Figure]
+
+    @property
+    def minutes(self) -> int:
+        "Minutes to read it."
+        return int(re.match(r"\d+", self.time)[0])
+
+
+def exercises(cells: list) -> list[tuple[str, list]]:
+    "The text of each exercise, and the code cells that follow it."
+    found, inside = [], False
+    for cell in cells:
+        if cell.cell_type == "code" and inside and found:
+            found[-1][1].append(cell)
+        for part in re.split(r"^(?=## |\*\*\d+\.)", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else []:
+            if part.startswith("## "):
+                inside = part.startswith("## Exercises")
+            elif inside and re.match(r"\*\*\d+\.", part):
+                found.append((part.strip(), []))
+    return found
+
+
+def figures(cells: list) -> list[Figure]:
+    "The saved pictures with a caption."
+    found = []
+    for cell in cells:
+        options = readme.cell_options(cell.source)[0] if cell.cell_type == "code" else {}
+        pictures = [o["data"]["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        found += [Figure(options.get("label", ""), options.get("fig-cap", ""), options.get("fig-alt", ""), png) for png in pictures]
+    return found
+
+
+def one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def read(path: Path) -> Lesson:
+    "What the lesson in `path` says of itself; a ValueError where it doesn't."
+    cells = nbformat.read(path, as_version=4).cells
+    top = "\n\n".join(c.source for c in cells[:4] if c.cell_type == "markdown")
+    title, purpose = (re.search(pattern, top, re.MULTILINE) for pattern in (r"^# (.+)$", r"^> (.+)$"))
+    first = re.search(r"\*\*Know first:\*\*\s*(.+?)(?=\*\*Time|\n\n|\Z)", top, re.DOTALL)
+    time = re.search(r"\*\*Time:\*\*\s*(\d+ minutes to read[^.]*)\.", top)
+    goals = re.search(r"\*\*What you will be able to do\.\*\*.*?\n\n((?:(?:\d\.|-) .+\n?(?:  .+\n?)*)+)", top)
+    missing = [name for name, match in dict(title=title, purpose=purpose, first=first, time=time, goals=goals).items() if not match]
+    if missing:
+        raise ValueError(f"{path.name} does not say its {', '.join(missing)} as the other lessons do")
+    listed = [one_line(g).rstrip(";.") for g in re.split(r"^(?:\d\.|-) ", goals[1], flags=re.MULTILINE) if g.strip()]
+    return Lesson(path, path.name.split("_")[0], title[1], purpose[1], listed, one_line(first[1]), one_line(time[1]),
+                  [one_line(text) for text, _ in exercises(cells)], figures(cells))
+
+
+def read_all() -> list[Lesson]:
+    "Every lesson, in the order of the course."
+    return [read(path) for path in sorted(NBS.glob("[0-9]*.ipynb"))]
