@@ -181,6 +181,8 @@ class PretrainConfig:
     precision: str = arg("auto",
         "number format of the forward pass; auto: bfloat16 where the GPU or the CPU computes with it, else float32", choices=("auto", "float32", "bfloat16"), added=True)
     overwrite: bool = arg(False, "train even if --checkpoint-dir holds files of another run, and replace them", added=True)
+    fsdp: bool = arg(False,
+        "split parameters, gradients and optimizer over the ranks that torchrun starts (FSDP), for models that are too large for one GPU; unset: each rank has all (DDP)", added=True)
 
 # %% ../nbs/01_configuration.ipynb #01-027
 FIELDS = {f.name: f for f in fields(PretrainConfig)}
@@ -499,6 +501,8 @@ BETWEEN_ARGUMENTS = [
     "It can't be below --max-tokens.",
     "--encoder-embed-dim is a multiple of --encoder-attention-heads.",
     "One update takes --batch-size times --update-freq times the number of devices sequences.",
+    "Started by torchrun, each rank is a device. With the same product, --resume on another number of ranks gives every update the same sequences. "
+    "--fsdp needs torchrun; its interval checkpoints are folders, checkpoint{update}, and all other checkpoints single files as ever.",
     "--end-learning-rate can't be above --lr.",
     "--keep-prob and --rand-prob add up to 1 at most; the rest of the predicted tokens show the mask token.",
     "--return-mlm goes with --objective mpnet.",
