@@ -138,6 +138,7 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
         ) -> int:                       # exit code: 0, or 2 for what the user can mend, or 130 after Ctrl-C, 143 after SIGTERM
     "The command pretrain-mpnet."
     argv = sys.argv[1:] if argv is None else list(argv)
+    if "RANK" in os.environ: os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR") # when a rank is lost, PyTorch's own layers say so in pages
     debug = "--debug" in argv
     try:
         config = parse_args(argv)

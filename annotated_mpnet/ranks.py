@@ -157,12 +157,14 @@ class Watch(threading.Thread):
         return [self.store.get(f"at/{rank}").decode() for rank in range(self.size)]
 
     def run(self):
-        number, said, alive, moved = 0, [""] * self.size, [time.monotonic()] * self.size, [time.monotonic()] * self.size
+        number, failed, said, alive, moved = 0, 0, self.beats(), [time.monotonic()] * self.size, [time.monotonic()] * self.size
         while not self.over.wait(BEAT):
             try:
                 self.beat(number := number + 1)
-                new, now = self.beats(), time.monotonic()
-            except Exception: continue                            # the store ends with the launcher or with rank 0: the next exchange will fail
+                new, now, failed = self.beats(), time.monotonic(), 0
+            except Exception:                                     # the store ends with the launcher, or with rank 0
+                if (failed := failed + 1) > 3 and not self.over.is_set(): os._exit(2)
+                continue
             for rank, (a, b) in enumerate(zip(said, new)):
                 if a != b: alive[rank] = now
                 if a.split()[1:] != b.split()[1:]: moved[rank] = now
@@ -231,7 +233,11 @@ def meet() -> Ranks:
         if local >= gpus: raise UserError(f"rank {local} of this machine has no GPU: there are {gpus}; give torchrun --nproc-per-node {gpus} or less")
         torch.cuda.set_device(local)
     try:
-        if not dist.is_initialized(): dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=PATIENCE))
+        if not dist.is_initialized():
+            own = {}
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":      # after a restart, the addresses of the dead are still in the launcher's store
+                own = {"store": dist.PrefixStore(f"attempt/{restarts()}", new_store()), "rank": int(os.environ["RANK"]), "world_size": int(os.environ["WORLD_SIZE"])}
+            dist.init_process_group("nccl" if gpus else "gloo", timeout=timedelta(seconds=PATIENCE), **own)
         rank, size = dist.get_rank(), dist.get_world_size()
         group = dist.new_group(backend="gloo", timeout=timedelta(days=1))     # how long to wait is for the watch to say
         ranks = Ranks(rank, size, group, Watch(rank, size, dist.PrefixStore(f"annotated_mpnet/{restarts()}", new_store())))
@@ -252,7 +258,8 @@ def join_ranks() -> Iterator[Ranks]:
     ranks.watch.start()
     try:
         yield ranks
-        ranks.watch.store.set(f"end/{ranks.rank}", "done")
+        ranks.wait()
+        ranks.watch.over.set()
         if began: dist.destroy_process_group()
     except Exception as error:
         if getattr(error, "together", False) and began: dist.destroy_process_group()

@@ -407,7 +407,7 @@ class Run:
         "The first update is done: from now on the folder is this run's."
         if self.in_the_way and self.ranks.first: make_room(self.in_the_way, self.config.overwrite)
         leave_marker(Path(self.config.checkpoint_dir), self.ranks)
-        self.ranks.settle(lambda: f"; the newest checkpoint is {self.newest()}: go on with --resume")
+        self.ranks.settle(lambda: f"; go back to {self.newest()}")
 
 # %% ../nbs/12_trainer.ipynb #12-027
 def pretrain(config: PretrainConfig,     # the arguments of the run
