@@ -334,7 +334,9 @@ class Run:
     def evaluate(self, model: MPNetForPretraining, shared: torch.nn.Module, batches: Batches) -> dict[str, float]: # shared: of `on_all_ranks`
         "Evaluate a model on a fixed text; each rank has its share."
         model, idle = (shared, idle_batch(self.config.objective)) if self.config.fsdp else (model, None)
-        return evaluate(model, batches.one_cycle(aligned=self.config.fsdp), self.autocast, self.tokenizer.mask_token_id, self.ranks, idle)
+        found = evaluate(model, batches.one_cycle(aligned=self.config.fsdp), self.autocast, self.tokenizer.mask_token_id, self.ranks, idle)
+        if self.config.fsdp: shared.reshard()                           # no backward pass came that would have done it
+        return found
 
     def validate(self, tracker: Tracker) -> None:
         "Evaluate, and keep the model if it is the best so far."
