@@ -142,6 +142,7 @@ def test_stopped_and_resumed_in_shards(place):
     assert [path.name for path in (stopped / "run").iterdir() if path.is_dir() and "earlier" not in path.name] in (
         ["checkpoint20", "checkpoint15"], ["checkpoint15", "checkpoint20"])
     assert "start with torchrun" in failed([*argv, "--overwrite"], stopped)
+    assert "--compile does not go with --fsdp" in failed([*argv, "--overwrite", "--compile"], stopped)
 
 
 ON_ONE = """
