@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['logger', 'DEMO_SENTENCES', 'PROGRAM', 'CONVERT', 'run_plain', 'report', 'unigram_bar', 'guesses', 'check_quietly',
-           'run_demo', 'set_up_logging', 'complain', 'main', 'convert_parser', 'convert_main']
+           'run_demo', 'is_first', 'set_up_logging', 'complain', 'main', 'convert_parser', 'convert_main']
 
 # %% ../nbs/13_cli.ipynb #13-003
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 
 from .configuration import OneLineParser, PretrainConfig, UserError, check, parse_args
 
@@ -85,10 +87,10 @@ def run_demo(config: PretrainConfig, # a run's arguments, with --demo
     "Pretrain a small model, with a bar to get under and gaps filled before and after."
     from annotated_mpnet.checkpoints import load_model
     from annotated_mpnet.data import load_data
-    from annotated_mpnet.start import where_to_begin
+    from annotated_mpnet.start import after_restart, where_to_begin
     from annotated_mpnet.trainer import pretrain
     level, _ = logger.level, logger.setLevel(logging.ERROR)  # the trainer will say it
-    try: start = where_to_begin(config)
+    try: start = where_to_begin(config := after_restart(config))
     finally: logger.setLevel(level)
     tokenizer, (source, valid, _) = start.tokenizer, load_data(start.config)
     print(f"{source.name} to train on, {len(valid):,} to validate on, a vocabulary of {len(tokenizer):,} tokens")
@@ -107,13 +109,18 @@ def run_demo(config: PretrainConfig, # a run's arguments, with --demo
 PROGRAM = "pretrain-mpnet"
 
 
+def is_first() -> bool:
+    "Whether this process speaks for the run: of those that torchrun starts, number 0."
+    return os.environ.get("RANK", "0") == "0"
+
+
 def set_up_logging(debug: bool, # say more
                   ) -> None:
-    "Warnings and notes of this package go to the error stream, each on one line."
+    "Warnings and notes of this package go to the error stream, each on one line; those of the first rank are enough."
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(levelname)s: %(message)s"))
     logger.handlers[:] = [handler]
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO if is_first() else logging.ERROR)
 
 
 def complain(error: Exception, # what went wrong
@@ -121,6 +128,7 @@ def complain(error: Exception, # what went wrong
             ) -> int:          # the exit code
     "One line on the error stream."
     if debug: traceback.print_exception(error)
+    if getattr(error, "told", False): return 2              # another rank has said it
     reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     print(f"{PROGRAM}: error: {' '.join(reason.split())}", file=sys.stderr)
     return 2
@@ -130,13 +138,14 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
         ) -> int:                       # exit code: 0, or 2 for what the user can mend, or 130 after Ctrl-C, 143 after SIGTERM
     "The command pretrain-mpnet."
     argv = sys.argv[1:] if argv is None else list(argv)
+    if "RANK" in os.environ: os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR") # when a rank is lost, PyTorch's own layers say so in pages
     debug = "--debug" in argv
     try:
         config = parse_args(argv)
         debug = config.debug
         if not config.resume or config.hf_model_path: check_quietly(config) # a resumed run's arguments are complete when its checkpoint has been read
         set_up_logging(debug)
-        (run_demo if config.demo else run_plain)(config)
+        with nullcontext() if is_first() else redirect_stdout(None): (run_demo if config.demo else run_plain)(config)
         return 0
     except SystemExit as stop: return int(stop.code or 0) # --help
     except KeyboardInterrupt:
@@ -145,7 +154,7 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
     except (UserError, OSError) as error: return complain(error, debug)
     except Exception as error:
         if type(error).__name__ != "Stopped": raise         # of the trainer, which isn't imported for --help
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        if is_first(): print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 128 + error.signum
 
 # %% ../nbs/13_cli.ipynb #13-022

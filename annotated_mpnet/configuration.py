@@ -183,6 +183,8 @@ class PretrainConfig:
     attention_backend: str = arg("auto",
         "how attention is computed; auto: blockwise on a CPU, PyTorch's scaled_dot_product_attention (sdpa) elsewhere; flex: FlexAttention, on NVIDIA GPUs alone", choices=("auto", "sdpa", "flex"), added=True)
     overwrite: bool = arg(False, "train even if --checkpoint-dir holds files of another run, and replace them", added=True)
+    fsdp: bool = arg(False,
+        "split parameters, gradients and optimizer over the ranks that torchrun starts (FSDP), for models that are too large for one GPU; unset: each rank has all (DDP)", added=True)
 
 # %% ../nbs/01_configuration.ipynb #01-027
 FIELDS = {f.name: f for f in fields(PretrainConfig)}
@@ -464,6 +466,7 @@ def check_rules(config: PretrainConfig, # a run's arguments, each of them right 
         raise UserError(f"--end-learning-rate {config.end_learning_rate} is above --lr {config.lr}")
     if config.hf_model_path and config.resume:
         raise UserError("--hf-model-path and --resume both say where the first weights come from; give one of them")
+    if config.fsdp and config.compile: raise UserError("--compile does not go with --fsdp; leave one of them out")
     if config.resume_checkpoint and not config.resume: raise UserError("--resume-checkpoint needs --resume")
     for name in ("wandb_id", "wandb_name", "wandb_watch"):
         if getattr(config, name) and not config.wandb: raise UserError(f"{flag(name)} needs --wandb")
@@ -503,6 +506,8 @@ BETWEEN_ARGUMENTS = [
     "It can't be below --max-tokens.",
     "--encoder-embed-dim is a multiple of --encoder-attention-heads.",
     "One update takes --batch-size times --update-freq times the number of devices sequences.",
+    "Started by torchrun, each rank is a device. With the same product, --resume on another number of ranks gives every update the same sequences. "
+    "--fsdp needs torchrun and does not go with --compile; its interval checkpoints are folders, checkpoint{update}, and all other checkpoints single files as ever.",
     "--end-learning-rate can't be above --lr.",
     "--keep-prob and --rand-prob add up to 1 at most; the rest of the predicted tokens show the mask token.",
     "--return-mlm goes with --objective mpnet.",

@@ -505,11 +505,11 @@ class Batches:
         if now["seed"] != was["seed"]: said.append(f"--seed was {was['seed']} and is now {now['seed']}: in this cycle documents may come twice or not at all")
         return said
 
-    def one_cycle(self, cycle: int = 0) -> Iterator[dict]: # micro-batches
+    def one_cycle(self, cycle: int = 0, aligned: bool = False) -> Iterator[dict | None]: # micro-batches; aligned: None where only other ranks have a share
         "The micro-batches of this rank in one cycle, for evaluation."
         for start, numbers, texts in self.source.blocks(cycle):
             for chunk, part in enumerate(self.chunks(len(texts))):
-                for micro in self.updates(cycle, start, chunk, numbers[part], texts[part]): yield from micro
+                for micro in self.updates(cycle, start, chunk, numbers[part], texts[part]): yield from micro or [None] * aligned
 
 # %% ../nbs/07_data.ipynb #07-036
 class Share(IterableDataset):

@@ -148,7 +148,7 @@ class BlockwiseAttention(torch.autograd.Function):
     def blocks(ctx, q, k, values): # yields which heads of which sequence, their weights (heads, rows, keys), the dropout mask or None
         batch, heads, rows, width = q.shape
         keys, bits = k.shape[2], np.random.SFC64(ctx.seed)
-        n, first = max(1, min(heads, 2 * PIECE // (rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
+        n, first = max(1, min(heads, 2 * PIECE // max(1, rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
         buffer, blind = q.new_empty(n, rows, keys), ctx.shared.blind
         for i in range(batch):
             of = i % len(values)

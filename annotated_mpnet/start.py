@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'SOURCES', 'NOT_CARRIED', 'ARCHITECTURE', 'build_model', 'given_names', 'carry_over', 'fit_to_model',
            'same_vocabulary', 'run_files', 'updates_behind', 'refuse_to_mix', 'make_room', 'Start',
-           'weights_to_begin_from', 'with_settings', 'where_to_begin']
+           'weights_to_begin_from', 'with_settings', 'where_to_begin', 'with_given', 'after_restart', 'agreed']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-003
 import logging
@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from .checkpoints import choose_checkpoint, interval_checkpoints, is_ours, model_of, read_checkpoint, tokenizer_of
+from .checkpoints import choose_checkpoint, interval_checkpoints, is_ours, model_of, read_checkpoint, remove, tokenizer_of
 from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, check, flag, show
 from .model import MPNetForPretraining
+from .ranks import Ranks, is_restart, restarts
 from .tokenization import check_special_tokens, load_tokenizer
 
 logger = logging.getLogger("annotated_mpnet")
@@ -116,7 +117,7 @@ def make_room(files: Sequence[Path], # of an earlier run, in one folder
     if not overwrite:
         aside.mkdir()
         logger.info("the files of the earlier history are now in %s", aside)
-    for path in files: path.unlink(missing_ok=True) if overwrite else path.rename(aside / path.name)
+    for path in files: remove(path) if overwrite else path.rename(aside / path.name)
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-020
 @dataclass
@@ -178,3 +179,35 @@ def where_to_begin(config: PretrainConfig, # as the user gave it
         raise UserError(f"--total-updates {config.total_updates} is below the {content['update']} updates that {path} has behind it; it may grow, not shrink")
     if not whole: logger.info("only the weights are taken from %s: optimizer, schedule and data begin anew, at update 0", origin)
     return Start(config, with_settings(model, config), tokenizer, content if whole else None, path, in_the_way)
+
+# %% ../nbs/11b_where_a_run_begins.ipynb #11b-020c
+def with_given(config: PretrainConfig, **changes) -> PretrainConfig: # as if the user had given them
+    "Change arguments, and remember which were given."
+    given = given_names(config) | changes.keys()
+    config = replace(config, **changes)
+    config.given = frozenset(given)
+    return config
+
+
+def after_restart(config: PretrainConfig, # as the user gave it
+                 ) -> PretrainConfig:     # as it is to be understood
+    "A run that torchrun has started again goes on from its newest whole checkpoint."
+    folder = Path(config.checkpoint_dir)
+    if not is_restart(folder): return config
+    try: path, content = choose_checkpoint(folder, config.trust_checkpoint)
+    except UserError: path, content = None, {}
+    where = f"going on from {path}" if "state" in content else "there is no checkpoint with its state yet, so it begins again"
+    logger.warning("restart %d by torchrun: %s", restarts(), where)
+    if "state" not in content: return with_given(config, overwrite=True)
+    return with_given(config, resume=True, resume_checkpoint=str(path), hf_model_path=None, overwrite=False)
+
+
+def agreed(config: PretrainConfig, # as the user gave it
+           ranks: Ranks,
+          ) -> PretrainConfig:     # the same on every rank
+    "The beginning of a run, decided by the first rank."
+    def decide():
+        found = after_restart(config)
+        if ranks.size == 1 or not found.resume or found.resume_checkpoint: return found
+        return with_given(found, resume_checkpoint=str(choose_checkpoint(found.checkpoint_dir, found.trust_checkpoint)[0]))
+    return ranks.share(decide)

@@ -1,0 +1,75 @@
+"""Runs of the command on several ranks: as torchrun starts them, or forked from a process that has imported everything."""
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers_runs import Run
+
+RECORD = """
+import json, os
+from annotated_mpnet import permutation, trainer
+collate, step = permutation.MaskedPermutedCollator.__call__, trainer.Run.step
+def with_names(self, examples):
+    return collate(self, examples) | {"samples": [[e.get("cycle", 0), e.get("sample_id", 0)] for e in examples]}
+def recorded(self, batches, counts):
+    numbers = step(self, batches, counts)
+    with open(f"samples-{self.ranks.rank}.jsonl", "a") as file:
+        print(json.dumps([self.update, sum((batch.get("samples", []) for batch in batches), [])]), file=file)
+    return numbers
+permutation.MaskedPermutedCollator.__call__, trainer.Run.step = with_names, recorded
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Group:
+    "One start of the command on several ranks, each forked, with the environment that torchrun gives them."
+    def __init__(self, argv: list[str], folder: Path, size: int = 2, patch: str = ""):
+        meet = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        self.runs = [Run(argv, folder, f"import os\nos.environ.update({meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)}})\n{patch}")
+                     for rank in range(size)]
+        self.said = self.runs[0].said            # they share a log
+
+    def finish(self, timeout: float = 120) -> list[int]: # the exit code of each rank
+        try:
+            return [run.finish(timeout) for run in self.runs]
+        finally:
+            for run in self.runs:
+                run.process.kill()
+
+
+def finished(argv: list[str], folder: Path, size: int = 2, patch: str = "") -> str:
+    "Run to the end, which must be a good one on every rank; what they said."
+    group = Group(argv, folder, size, patch)
+    assert group.finish() == [0] * size, group.said()
+    return group.said()
+
+
+def torchrun(argv: list[str], folder: Path, *more: str, patch: str = "") -> subprocess.Popen:
+    "The command as a user starts it on two ranks; `patch` is code to run first."
+    script = folder / "command.py"
+    script.write_text(f"import sys\nfrom annotated_mpnet.cli import main\n{patch}\nsys.exit(main())\n")
+    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more, str(script), *argv],
+                            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    "The ranks that a launcher has started."
+    return [int(pid) for path in Path(f"/proc/{process.pid}/task").iterdir() for pid in (path / "children").read_text().split()]
+
+
+def samples(folder: Path) -> dict[int, list]: # update -> cycle and number of each of its samples, sorted
+    "What RECORD has written, of all ranks together; an update that was done twice counts once for each rank, and must have been the same."
+    found = {}
+    for path in folder.glob("samples-*.jsonl"):
+        for update, names in map(json.loads, path.read_text().splitlines()):
+            mine = found.setdefault(update, {})
+            mine[path.name] = names
+    return {update: sorted(sum(parts.values(), [])) for update, parts in sorted(found.items())}

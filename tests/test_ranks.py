@@ -1,0 +1,245 @@
+"""Many ranks: the same sums as one, the same samples on any number, and an end for all when one is lost. Gloo, on the CPU.
+
+    RANK_MURDERS=20 pytest tests/test_ranks.py -k murder      kills twenty times instead of three
+"""
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from helpers_ranks import RECORD, Group, children, finished, samples, torchrun
+from helpers_runs import FIXTURES, Run, failed
+from helpers_runs import finished as finished_alone
+from test_resume import same
+
+from annotated_mpnet import ranks as ranks_module
+from annotated_mpnet.checkpoints import interval_checkpoints, load_model, read_checkpoint
+from annotated_mpnet.tokenization import embedded_corpus
+from annotated_mpnet.tracking import read_scalars
+
+MURDERS = int(os.environ.get("RANK_MURDERS", 3))
+MODEL = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 32 --encoder-attention-heads 2 --max-tokens 24 --lr 1e-3 --seed 3 "
+         "--buffer-size 64 --precision float32 --checkpoint-dir run --save-optimizer-state --eval-interval-steps 20 --checkpoint-interval 5 "
+         f"--tokenizer-name {FIXTURES}/tokenizer --update-freq 2").split()
+FILES = "--train-dir texts --valid-file valid.txt --test-file test.txt".split()
+STREAM = "--dataset-name stream --eval-samples 8 --min-text-length 0".split()
+NO_DROPOUT = "--dropout 0 --attention-dropout 0 --activation-dropout 0".split()
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    "A folder to run in, with 110 documents of uneven lengths as text files, and as one Parquet file with one row group."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    passages = embedded_corpus()[:136]
+    passages = [" ".join(text.split()[:3 + 7 * i % 17]) for i, text in enumerate(passages)]
+    for name in ("texts", "stream"):
+        (tmp_path / name).mkdir()
+    for i in range(2):
+        (tmp_path / f"texts/{i}.txt").write_text("\n".join(passages[26 + i::2]))
+    for name in ("valid.txt", "test.txt"):
+        (tmp_path / name).write_text("\n".join(passages[:13]))
+    pq.write_table(pa.table({"text": passages[10:]}), tmp_path / "stream/0.parquet")
+    return tmp_path
+
+
+def folder(place: Path, name: str) -> Path:
+    "Another folder to run in, with the same texts."
+    (place / name).mkdir()
+    for path in ("texts", "stream", "valid.txt", "test.txt"):
+        (place / name / path).symlink_to(place / path)
+    return place / name
+
+
+def close(a: dict, b: dict, tolerance: float = 1e-5) -> None:
+    "Two checkpoints have nearly the same weights."
+    for name, x in a["model"].items():
+        assert (x - b["model"][name]).abs().max() <= tolerance, name
+
+
+def test_two_ranks_do_what_one_does_with_twice_the_batch(place):
+    "DDP and FSDP: losses, weights, evaluation and samples over 50 updates of 2 micro-batches, with uneven lengths."
+    argv = [*MODEL, *FILES, *NO_DROPOUT, *"--total-updates 50 --logging-steps 1 --tensorboard-log-dir logs".split()]
+    one, ddp, fsdp = (folder(place, name) for name in ("one", "ddp", "fsdp"))
+    finished_alone([*argv, "--batch-size", "16"], one, RECORD)
+    finished([*argv, "--batch-size", "8"], ddp, patch=RECORD)
+    said = finished([*argv, "--batch-size", "8", "--fsdp"], fsdp, patch=RECORD)
+    assert "2 ranks of cpu (FSDP)" in said and said.count("best checkpoint:") == 1
+    assert len(samples(one)) == 50 and samples(one) == samples(ddp) == samples(fsdp)
+    final = [read_checkpoint(path / "run/final_checkpoint.pt") for path in (one, ddp, fsdp)]
+    curves = [read_scalars(path / "logs") for path in (one, ddp, fsdp)]
+    for content, curve in zip(final[1:], curves[1:]):
+        close(final[0], content)
+        for name in ("train/loss", "train/accuracy", "train/grad_norm", "valid/loss", "valid/accuracy", "test/loss"):
+            assert [step for step, _ in curve[name]] == [step for step, _ in curves[0][name]]
+            for (_, x), (_, y) in zip(curve[name], curves[0][name]):
+                assert abs(x - y) <= 1e-5, name
+    folders = interval_checkpoints(fsdp / "run")
+    assert [path.name for path in folders] == [f"checkpoint{n}" for n in range(50, 0, -5)]
+    same(read_checkpoint(folders[0])["model"], final[2]["model"])                     # what the ranks wrote each is what they put together
+    assert load_model(folders[0]) and read_checkpoint(ddp / "run/checkpoint50.pt")["state"]["random"].keys() == {"cpu", "others"}
+
+
+STOP = """
+import os, signal
+from annotated_mpnet import trainer
+loop_step = trainer.Run.step
+def stopping(self, batches, counts):
+    numbers = loop_step(self, batches, counts)
+    if self.update in {at} and self.ranks.rank == self.ranks.size - 1: os.kill(os.getpid(), signal.{signum})
+    return numbers
+trainer.Run.step = stopping
+"""
+
+
+def test_other_numbers_of_ranks_get_the_same_samples(place):
+    "A global batch of 12: on 2 ranks, then on 1, then on 3, the last a resume from the shards of 2."
+    argv = [*MODEL, *FILES, "--total-updates", "30"]
+    alone, moved = folder(place, "alone"), folder(place, "moved")
+    finished_alone([*argv, "--batch-size", "6"], alone, RECORD)
+    group = Group([*argv, "--batch-size", "3", "--fsdp"], moved, 2, RECORD + STOP.format(at=[8], signum="SIGTERM"))
+    assert group.finish() == [143, 143] and group.said().count("stopped by SIGTERM after update 8") == 1, group.said()
+    assert [path.name for path in interval_checkpoints(moved / "run")] == ["checkpoint8", "checkpoint5"]
+    resume = ["--resume", "--checkpoint-dir", "run"]
+    run = Run([*resume, "--batch-size", "6"], moved, RECORD + STOP.format(at=[19], signum="SIGINT"))
+    assert run.finish() == 130, run.said()
+    assert "saved by 2 rank(s), and 1 go on" in run.said() and "dropout draws other numbers" in run.said() and "WARNING" not in run.said()
+    said = finished([*resume, "--batch-size", "2", "--fsdp"], moved, 3, RECORD)         # from a file into shards
+    assert "saved by 1 rank(s), and 3 go on" in said and "going on after update 19" in said and "WARNING" not in said
+    assert list(samples(alone)) == list(range(1, 31)) and samples(moved) == samples(alone)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_stream_with_fewer_shards_than_ranks(workers, place):
+    "110 documents in one shard, blocks of 64 and a rest, 3 ranks, updates of 18: each sample once a cycle over all ranks."
+    finished([*MODEL, *STREAM, "--batch-size", "3", "--total-updates", "16", "--num-workers", workers], place, 3, RECORD)
+    seen, cycles = Counter(tuple(name) for names in samples(place).values() for name in names), Counter()
+    assert set(seen.values()) == {1}
+    for cycle, _ in seen:
+        cycles[cycle] += 1
+    assert cycles[0] == cycles[1] == 110, cycles
+
+
+def test_stopped_and_resumed_in_shards(place):
+    "SIGTERM to one of two ranks that share a model: a folder that is whole, and the rest of the run to the bit; a torn folder is passed over."
+    argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "20", "--fsdp"]
+    whole, stopped = folder(place, "whole"), folder(place, "stopped")
+    finished(argv, whole)
+    assert Group(argv, stopped, 2, STOP.format(at=[13], signum="SIGTERM")).finish() == [143, 143]
+    newest = stopped / "run/checkpoint13"
+    content = read_checkpoint(newest)
+    assert content["update"] == 13 and "optimizer" in content["state"] and not list((stopped / "run").glob(".*"))
+    shard = newest / "__1_0.distcp"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    (stopped / "run/.checkpoint15.999999999.tmp").mkdir()                              # of a killed process
+    said = finished([*argv, "--resume", "--keep-checkpoints", "2"], stopped)
+    assert said.count("passed over") == 1 and "__1_0.distcp" in said and "going on after update 10" in said
+    same(read_checkpoint(stopped / "run/final_checkpoint.pt")["model"], read_checkpoint(whole / "run/final_checkpoint.pt")["model"])
+    assert [path.name for path in (stopped / "run").iterdir() if path.is_dir() and "earlier" not in path.name] in (
+        ["checkpoint20", "checkpoint15"], ["checkpoint15", "checkpoint20"])
+    assert "start with torchrun" in failed([*argv, "--overwrite"], stopped)
+    assert "--compile does not go with --fsdp" in failed([*argv, "--overwrite", "--compile"], stopped)
+
+
+ON_ONE = """
+import os, signal, time
+from annotated_mpnet import ranks, trainer
+ranks.SILENT, ranks.STUCK = 4, 5
+before, calls = trainer.accumulate, [0]
+def accumulate(*arguments):
+    calls[0] += 1
+    numbers = before(*arguments)
+    if calls[0] == 7 and os.environ["RANK"] == "1": {do}
+    return numbers
+trainer.accumulate = accumulate
+"""
+
+
+def test_a_number_lost_on_one_rank_is_lost_for_all(place):
+    argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "20"]
+    said = finished(argv, place, patch=ON_ONE.format(do="numbers = (numbers[0] * float('nan'), *numbers[1:])") + """
+end = trainer.Run.save
+def save(self, name, *more):
+    with open(f"weights-{os.environ['RANK']}", "a") as file: print(name, float(sum(p.double().sum() for p in self.model.parameters())), file=file)
+    return end(self, name, *more)
+trainer.Run.save = save
+""")
+    assert said.count("1 updates since the last line had a loss or gradient that is not finite") == 1
+    final = read_checkpoint(place / "run/final_checkpoint.pt")
+    assert all(x.isfinite().all() for x in final["model"].values())
+    assert float(next(iter(final["state"]["optimizer"]["state"].values()))["step"]) == 19
+    assert (place / "weights-0").read_text() == (place / "weights-1").read_text() != ""
+
+
+@pytest.mark.parametrize("do, says", [
+    ("os.kill(os.getpid(), signal.SIGKILL)", "rank 1 of 2 died without a word"),
+    ("os.kill(os.getpid(), signal.SIGSTOP)", "rank 1 of 2 gave no sign of life"),
+    ("time.sleep(600)", "rank 1 of 2 made no progress"),
+    ("raise OSError(28, 'No space left on device')", "No space left on device"),
+])
+def test_a_rank_that_is_lost_ends_all(do, says, place):
+    argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "2000"]
+    group, begun = Group(argv, place, patch=ON_ONE.format(do=do)), time.time()
+    assert group.runs[0].finish(60) == 2, group.said()
+    assert time.time() - begun < 45
+    group.finish(60) if "STOP" not in do else group.runs[1].process.kill()
+    lines = [line for line in group.said().splitlines() if line.startswith("pretrain-mpnet: ") and "error" in line.lower()]
+    assert len(lines) == 1 and says in lines[0] and "Traceback" not in group.said(), group.said()
+    assert ("checkpoint5.pt" in lines[0]) == ("space" not in says)
+    assert read_checkpoint(place / "run/checkpoint5.pt")["update"] == 5 and not list((place / "run").glob(".*.tmp"))
+
+
+def test_a_lost_rank_ends_all_within_a_minute():
+    "Of which torchrun takes 30 s until it kills a rank that doesn't react."
+    assert ranks_module.SILENT + 4 * ranks_module.BEAT + 30 < 60 and ranks_module.STUCK + 4 * ranks_module.BEAT < 60
+
+
+def last_saved(place: Path) -> int:
+    return max((int(path.name[10:].removesuffix(".pt")) for path in interval_checkpoints(place / "run")), default=0)
+
+
+def test_murder(place):
+    "SIGKILL to one rank or to all, SIGTERM to the launcher, at random moments; taken up each time, and equal to the bit."
+    argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "300", "--keep-checkpoints", "3"]
+    left_alone, chance, kinds = folder(place, "alone"), random.Random(7), []
+    finished(argv, left_alone)
+    while len(kinds) < MURDERS:
+        before, kind = last_saved(place), ("one", "launcher", "all")[len(kinds) % 3]
+        launcher = torchrun([*argv, "--resume"] if before else argv, place)
+        until = time.time() + 90
+        while last_saved(place) <= before and launcher.poll() is None and time.time() < until:
+            time.sleep(0.005)
+        time.sleep(chance.random() / 2)
+        if launcher.poll() is None and last_saved(place) < 300:
+            for pid in {"one": chance.sample(children(launcher), 1), "all": children(launcher), "launcher": [launcher.pid]}[kind]:
+                os.kill(pid, signal.SIGTERM if kind == "launcher" else signal.SIGKILL)
+        said, _ = launcher.communicate(timeout=90)
+        if (place / "run/final_checkpoint.pt").exists():                              # it was faster: begin again
+            shutil.rmtree(place / "run")
+            continue
+        assert launcher.returncode and (kind != "launcher" or said.count("pretrain-mpnet: stopped by SIGTERM") == 1), said
+        kinds.append(kind)
+    finished([*argv, "--resume"], place)
+    same(read_checkpoint(place / "run/final_checkpoint.pt"), read_checkpoint(left_alone / "run/final_checkpoint.pt"))
+
+
+def test_torchrun_starts_again(place):
+    "A run with --overwrite whose rank dies goes on from its newest checkpoint, and other people's files are never taken for its own."
+    argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "20"]
+    alone = folder(place, "alone")
+    finished(argv, alone)
+    (place / "run").mkdir()
+    shutil.copy(alone / "run/checkpoint20.pt", place / "run/checkpoint999.pt")          # of another run
+    refused = torchrun(argv, place, "--max-restarts", "1")
+    said, _ = refused.communicate(timeout=120)
+    assert refused.returncode and "already holds checkpoint999.pt" in said and [path.name for path in (place / "run").iterdir()] == ["checkpoint999.pt"]
+    die = STOP.format(at=[12], signum="SIGKILL").replace("if self", "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and self")
+    again = torchrun([*argv, "--overwrite"], place, "--max-restarts", "1", patch=die)
+    said, _ = again.communicate(timeout=120)
+    assert again.returncode == 0 and "restart 1 by torchrun: going on from run/checkpoint10.pt" in said, said
+    same(read_checkpoint(place / "run/final_checkpoint.pt"), read_checkpoint(alone / "run/final_checkpoint.pt"))
+    assert not (place / "run/checkpoint999.pt").exists()
