@@ -139,6 +139,7 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
     "The command pretrain-mpnet."
     argv = sys.argv[1:] if argv is None else list(argv)
     if "RANK" in os.environ: os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR") # when a rank is lost, PyTorch's own layers say so in pages
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive") # PyTorch isn't loaded yet: threads that spin while they wait slow a shared machine down
     debug = "--debug" in argv
     try:
         config = parse_args(argv)
