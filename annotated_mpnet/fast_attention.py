@@ -222,4 +222,4 @@ def fast_bias(table: RelativePositionBias,   # the learned numbers
     kind = table.weight.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.weight.dtype
     shared = SharedBias(table, query_positions, key_positions, sees, dtype)
-    return shared if kind == "cpu" and backend == "auto" else shared.values
+    return shared if kind == "cpu" and backend == "auto" and torch.is_grad_enabled() else shared.values

@@ -158,6 +158,7 @@ class AnnotatedMPNetModel(AnnotatedMPNetPreTrainedModel):
         encoder = MPNetEncoder(config)
         for name, part in encoder.named_children(): self.add_module(name, part)
         self.normalize_before, self.embedding_norm, self.gradient_checkpointing = config.normalize_before, config.embedding_norm, False
+        self.bias = encoder.bias
         self.post_init()
 
     def forward(self, input_ids, attention_mask=None, return_dict=True, **kwargs):

@@ -5,8 +5,9 @@
 Sizes: small = 4 layers, width 256, 128 tokens, batch 16; base = MPNet-base, 512 tokens, batch 2 on a CPU; on a GPU base with
 32 x 512 and 128 x 128 tokens. `--short` measures small alone, in about a minute. All alternatives take turns; a ratio is the
 median over the rounds of the ratio within a round. Tokens are those of the text: the copies that the two streams add don't count.
-MLM predicts the same 15 %. On a CPU every alternative is measured in two processes, one of which keeps its memory (lesson 12,
-`keep_memory`), as the trainer does.
+MLM predicts the same 15 %. On a CPU every alternative has a process of its own, as when it is run for itself: what one leaves
+in memory would help the next. Ours keeps its memory (lesson 12, `keep_memory`), as the trainer does; without `--short` there is a
+second table in which all do.
 """
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import time
 from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))   # a step may use the whole machine
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")             # as the command and `make demo` do
 from common import SHORT, report
 
 import torch
@@ -94,11 +96,11 @@ class Alternatives:
         return time.perf_counter() - begun
 
 
-def serve(kept: bool, size: tuple, pipe) -> None:
-    "A process that times an update whenever it is asked to."
+def serve(kept: bool, size: tuple, kind: str, precision: str, pipe) -> None:
+    "A process of its own for one alternative; it times an update whenever it is asked to."
     if kept: keep_memory()
     models = Alternatives(*size)
-    while (asked := pipe.recv()) is not None: pipe.send(models.seconds(*asked))
+    while pipe.recv(): pipe.send(models.seconds(kind, precision))
 
 
 def peak(size: tuple, kind: str, precision: str, checkpointing: bool, pipe) -> None:
@@ -133,23 +135,30 @@ def rows_of(times: dict[tuple, list[float]], tokens: int) -> list[list]:
 HEAD = ["", "precision", "ms an update", "tokens/s", "of textbook float32", "of textbook", "of transformers"]
 
 
+def in_turn(size: tuple, keys: list[tuple], everyone: bool, rounds: int) -> dict[tuple, list[float]]:
+    "The seconds of each alternative, round by round; `everyone` keeps its memory, or ours alone."
+    workers = {key: start(serve, everyone or key[0] == "ours", size, *key) for key in keys}
+    times = {key: [] for key in keys}
+    for i in range(rounds + 2):                                                  # two rounds to warm up
+        for key, (_, pipe) in workers.items():
+            pipe.send(True)
+            seconds = pipe.recv()
+            if i > 1: times[key].append(seconds)
+    for process, pipe in workers.values():
+        pipe.send(False)
+        process.join()
+    return times
+
+
 def on_cpu() -> None:
-    "Everything in turn, in a process that gives memory back and one that keeps it; then the peak of memory."
+    "Each alternative in a process of its own, all in turn; then the peak of memory."
     for name, size in CPU_SIZES.items():
-        workers = {kept: start(serve, kept, size) for kept in (False, True)}
-        times = {(kind + ", memory kept" * kept, precision): [] for precision in PRECISIONS for kept in (False, True) for kind in KINDS}
-        for i in range((7 if name == "small" else 5) + 1):                       # the first round warms up
-            for label, precision in times:
-                kind, _, kept = label.partition(", ")
-                pipe = workers[bool(kept)][1]
-                pipe.send((kind, precision))
-                seconds = pipe.recv()
-                if i: times[label, precision].append(seconds)
-        for process, pipe in workers.values():
-            pipe.send(None)
-            process.join()
-        config, rows, length = size
-        report(f"An update of {name}: {rows} x {length} tokens, dropout 0.1", HEAD, rows_of(times, rows * length))
+        for everyone in (False,) if SHORT else (False, True):
+            rows = []
+            for precision in PRECISIONS:
+                keys = dict.fromkeys([("textbook", "float32"), *((kind, precision) for kind in KINDS)])
+                rows += rows_of(in_turn(size, list(keys), everyone, 9 if name == "small" else 5), size[1] * size[2])
+            report(f"An update of {name}: {size[1]} x {size[2]} tokens, dropout 0.1; {'every process keeps its memory' if everyone else 'ours keeps its memory, as the trainer does'}", HEAD, rows)
     if SHORT: return
     table = []
     for kind, checkpointing in [("textbook", False), ("transformers MLM", False), ("ours", False), ("ours", True)]:
