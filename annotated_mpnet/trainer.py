@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from .attention import dense_bias
 from .checkpoints import load_model, prune, remove_leftovers, save_checkpoint, save_sharded
 from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, flag, show
 from .data import Batches, Shuffled, StreamLost, load_data
@@ -220,7 +221,8 @@ class Run:
         if self.device.type == "cpu": keep_memory()
         if config.attention_backend == "flex" and self.device.type != "cuda":
             raise UserError(f"--attention-backend flex trains on NVIDIA GPUs alone, not on {self.device.type}; take auto")
-        self.model.mpnet.bias = partial(fast_bias, backend=config.attention_backend)
+        dense = config.compile and config.attention_backend != "flex"    # the compiler makes its own of plain tensors
+        self.model.mpnet.bias = dense_bias if dense else partial(fast_bias, backend=config.attention_backend)
         if config.compile: self.model.mpnet.compile(dynamic=True)
         self.shared = self.on_all_ranks(self.model)                  # what the forward pass of an update goes through
         self.optimizer = make_optimizer(self.model, config)

@@ -24,6 +24,7 @@ import torch
 from textbook import use_textbook
 from transformers import MPNetConfig, MPNetForMaskedLM
 
+from annotated_mpnet.attention import dense_bias
 from annotated_mpnet.configuration import ModelConfig, PretrainConfig
 from annotated_mpnet.model import MPNetForPretraining
 from annotated_mpnet.optimization import clip_gradient, make_optimizer
@@ -71,6 +72,7 @@ class Alternatives:
 
     def compile(self) -> None:
         "From here on the models are compiled."
+        self.compiled = True
         self.ours.mpnet.compile(dynamic=False)
         self.theirs.compile(dynamic=False)
 
@@ -78,6 +80,7 @@ class Alternatives:
         "One update of one of them."
         model = self.theirs if kind.startswith("transformers") else self.ours
         if model is self.ours: use_textbook(model, kind.startswith("textbook"))
+        if self.compiled: self.ours.mpnet.bias = dense_bias                        # as the trainer does
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             if model is self.ours:
                 total, n, _ = model.loss(self.batch)
