@@ -416,6 +416,8 @@ def test_it_changes_what_is_learned(name, place, base):
 
 
 ELSEWHERE = {
+    "fsdp": "test_ranks.test_two_ranks_do_what_one_does_with_twice_the_batch",
+    "attention_backend": "test_attention_backend_reaches_the_model",
     "valid_file": "test_held_out_files", "test_file": "test_held_out_files",
     "gradient_checkpointing": "test_gradient_checkpointing_reaches_the_model", "compile": "test_compiled_once_for_all_shapes_and_resumed",
     "num_workers": "test_workers_are_started",
@@ -443,6 +445,14 @@ def test_held_out_files(place, base):
     for name, metric, stays in (("--valid-file", "valid/loss", "test/loss"), ("--test-file", "test/loss", "valid/loss")):
         run = trained(name, "other.txt")
         assert apart(run, base["files"]) == 0 and run["result"][metric] != base["files"]["result"][metric] and run["result"][stays] == base["files"]["result"][stays]
+
+
+def test_attention_backend_reaches_the_model(place):
+    sdpa, auto = trained(*NO_DROPOUT, "--attention-backend", "sdpa"), trained(*NO_DROPOUT)
+    assert 0 <= apart(sdpa, auto) < 1e-4                                 # another way to the same numbers
+    assert apart(trained("--attention-backend", "sdpa"), trained()) > 1e-4   # with dropout: other random numbers
+    with pytest.raises(UserError, match="attention-dropout 0"): trained("--attention-backend", "flex")
+    with pytest.raises(UserError, match="GPU"): trained(*NO_DROPOUT, "--attention-backend", "flex")
 
 
 def test_gradient_checkpointing_reaches_the_model(place, monkeypatch):

@@ -42,7 +42,7 @@ def start_build(folder: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "tools/build_docs.py"], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def builds(tmp_path_factory) -> list[tuple[Path, str, str, int]]:
     "Two builds of the same sources in two places, at once: folder, what was printed, errors, exit code."
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
@@ -50,7 +50,7 @@ def builds(tmp_path_factory) -> list[tuple[Path, str, str, int]]:
     return [(folder / "_docs", *process.communicate(), process.returncode) for folder, process in zip(folders, running)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(builds) -> Path:
     "The built site."
     folder, _, errors, code = builds[0]
@@ -58,7 +58,7 @@ def site(builds) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pages(site) -> dict[str, BeautifulSoup]:
     "Every page of the site, parsed."
     return {p.relative_to(site).as_posix(): site_html.parse(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
@@ -229,7 +229,7 @@ def test_social_picture(site, pages):
 
 # In the browser
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def base(site):
     "The address at which the site is served, at the path at which it is published."
     shown = serve_docs.server(site)
@@ -238,7 +238,7 @@ def base(site):
     shown.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     "The system's Chromium."
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
@@ -276,7 +276,7 @@ LOOK = """async () => {
 }"""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
     "What a reader meets on every page at both widths: errors, requests, links, formulas, pictures."
     found = {}

@@ -104,7 +104,8 @@ def copy_files(rendered: Path, out: Path) -> None:
         if path.is_file() and path.suffix in (".png", ".svg", ".jpg", ".gif", ".csv", ".yaml") and name.parts[0] != "site_libs":
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / name)
-    shutil.copytree(ROOT / "docs/assets", out / "docs/assets", copy_function=shutil.copyfile)
+    shutil.copytree(ROOT / "docs/assets", out / "docs/assets", copy_function=shutil.copyfile,
+                    ignore=shutil.ignore_patterns("two_stream_figure.html", "reveal"))    # the parts of a figure and of the slides, no pages
     (out / "notebooks").mkdir()
     for path in (ROOT / "nbs").glob("*.ipynb"):
         shutil.copyfile(path, out / "notebooks" / path.name)
