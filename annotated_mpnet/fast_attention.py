@@ -78,7 +78,7 @@ class LookUp(torch.autograd.Function):
         ctx.save_for_backward(bucket)
         ctx.n_buckets, ctx.shared = len(weight), shared
         values = weight.to(dtype).t().contiguous().index_select(1, bucket.flatten().int()).view(weight.shape[1], *bucket.shape).transpose(0, 1)
-        return torch.where(sees[:, None], values, float("-inf"))
+        return torch.where(sees[:, None], values, float("-inf")).contiguous()
 
     @staticmethod
     def backward(ctx, grad): # (batch or 1, heads, rows, keys), or None where the layers gathered it themselves
@@ -109,7 +109,7 @@ class SharedBias:
         self.values = LookUp.apply(table.weight, bucket, sees, dtype, self)               # (batch or 1, heads, rows, keys)
 
         blind = ~sees.any(-1)                                                             # rows that see nothing at all: only with PLM
-        if blind.any(): self.blind = blind
+        if blind.any(): self.blind = blind.expand(len(self.values), -1).repeat_interleave(table.embedding_dim, 0)    # for each head
 
     def sum_so_far(self) -> torch.Tensor: # as values; a layer adds to it
         task = torch._C._current_graph_task_id()         # the number of the running backward pass: one that was broken off leaves nothing behind
@@ -135,48 +135,48 @@ class BlockwiseAttention(torch.autograd.Function):
     "Attention a few heads at a time; scores and dropout masks are made again in the backward pass instead of being kept."
     @staticmethod
     def forward(ctx, q, k, v, values, shared, p): # (batch, heads, rows, width), (batch, heads, keys, width) twice, the bias, its SharedBias
-        ctx.shared, ctx.dropped = shared, round(p * STEPS)
+        ctx.shared, ctx.dropped, ctx.scale = shared, round(p * STEPS), q.shape[-1] ** -0.5
         ctx.seed = int(torch.randint(2**62, ())) if ctx.dropped else 0
+        q, k, v = (x.flatten(0, 1) for x in (q * ctx.scale, k, v))             # all heads of all sequences in a row
         ctx.save_for_backward(q, k, v, values)
-        out = q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)             # heads side by side in memory, as the next layer wants them
-        for at, weights, kept in BlockwiseAttention.blocks(ctx, q, k, values):
+        out = torch.empty_like(q)
+        for at, of, weights, kept in BlockwiseAttention.blocks(ctx, q, k, values):
             if kept is not None: drop_(weights, kept)
-            out[at] = torch.bmm(weights, v[at]).mul_(STEPS / (STEPS - ctx.dropped))
-        return out
+            torch.bmm(weights, v[at], out=out[at])
+        return out.mul_(STEPS / (STEPS - ctx.dropped)).unflatten(0, (-1, values.shape[1]))
 
     @staticmethod
-    def blocks(ctx, q, k, values): # yields which heads of which sequence, their weights (heads, rows, keys), the dropout mask or None
-        batch, heads, rows, width = q.shape
-        keys, bits = k.shape[2], np.random.SFC64(ctx.seed)
-        n, first = max(1, min(heads, 2 * PIECE // max(1, rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
-        buffer, blind = q.new_empty(n, rows, keys), ctx.shared.blind
-        for i in range(batch):
-            of = i % len(values)
-            for h in range(0, heads, n):
-                at = i, slice(h, min(h + n, heads))
-                weights = buffer[:min(n, heads - h)]
-                torch.baddbmm(values[of, at[1], first:], q[at], k[at].transpose(1, 2), alpha=width ** -0.5, out=weights)
-                torch.softmax(weights, -1, out=weights)
-                if blind is not None: weights.masked_fill_(blind[of, first:, None], 0)      # a row that sees nothing gathers nothing
-                yield at, weights, keep_mask(weights.shape, ctx.dropped, bits, q.dtype) if ctx.dropped else None
+    def blocks(ctx, q, k, values): # yields which heads, which of the bias, their weights (heads, rows, keys), the dropout mask or None
+        rows, keys, own = q.shape[1], k.shape[1], values.shape[:2].numel()     # the bias has `own` heads: those of a sequence, or of all
+        n, first = max(1, min(own, 2 * PIECE // max(1, rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
+        buffer, bits = q.new_empty(n, rows, keys), np.random.SFC64(ctx.seed)
+        values, blind = values.flatten(0, 1)[:, first:], ctx.shared.blind
+        for i in range(len(q)):
+            if i % own % n: continue
+            of = slice(i % own, min(i % own + n, own))
+            at = slice(i, i + of.stop - of.start)
+            weights = buffer[:at.stop - i]
+            torch.baddbmm(values[of], q[at], k[at].transpose(1, 2), out=weights)
+            torch.softmax(weights, -1, out=weights)
+            if blind is not None: weights.masked_fill_(blind[of, first:, None], 0)              # a row that sees nothing gathers nothing
+            yield at, of, weights, keep_mask(weights.shape, ctx.dropped, bits, q.dtype) if ctx.dropped else None
 
     @staticmethod
     def backward(ctx, grad): # (batch, heads, rows, width)
         q, k, v, values = ctx.saved_tensors
-        dq, dk, dv = (torch.empty(x.transpose(1, 2).shape, dtype=x.dtype).transpose(1, 2) for x in (q, k, v))
-        shared, width, first = ctx.shared, q.shape[-1], values.shape[2] - q.shape[2]
-        grad = grad * (STEPS / (STEPS - ctx.dropped))
-        total = shared.sum_so_far() if ctx.needs_input_grad[3] else None
-        for at, weights, kept in BlockwiseAttention.blocks(ctx, q, k, values):
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        grad, first = (grad * (STEPS / (STEPS - ctx.dropped))).flatten(0, 1), values.shape[2] - q.shape[1]
+        total = ctx.shared.sum_so_far().flatten(0, 1) if ctx.needs_input_grad[3] else None
+        for at, of, weights, kept in BlockwiseAttention.blocks(ctx, q, k, values):
             dweights = torch.bmm(grad[at], v[at].transpose(1, 2))
             dropped = weights if kept is None else drop_(weights.clone(), kept)
             if kept is not None: drop_(dweights, kept)
-            dv[at] = torch.bmm(dropped.transpose(1, 2), grad[at])
+            torch.bmm(dropped.transpose(1, 2), grad[at], out=dv[at])
             dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
-            if total is not None: total[at[0] % len(values), at[1], first:] += dscores
-            dscores *= width ** -0.5
-            dq[at], dk[at] = torch.bmm(dscores, k[at]), torch.bmm(dscores.transpose(1, 2), q[at])
-        return dq, dk, dv, None, None, None
+            if total is not None: total[of, first:] += dscores
+            torch.bmm(dscores, k[at], out=dq[at])
+            torch.bmm(dscores.transpose(1, 2), q[at], out=dk[at])              # q was scaled already
+        return *(x.unflatten(0, (-1, values.shape[1])) for x in (dq.mul_(ctx.scale), dk, dv)), None, None, None
 
 # %% ../nbs/05b_fast_attention.ipynb #05b-024
 class FlexBias:

@@ -167,3 +167,13 @@ def test_gpu_backends_equal_the_textbook(objective, backend):
     use_textbook(model, False)
     model.mpnet.bias = partial(fast_bias, backend=backend)
     assert_equal_to(learn(model, batch), expected)
+
+
+def test_rows_that_see_nothing_gather_nothing_in_every_sequence():
+    torch.manual_seed(0)
+    table, sees = RelativePositionBias(32, 3), two_stream_mask(0, 3, "plm")[None]        # the first query row has no context
+    places = torch.stack([torch.randperm(3), torch.randperm(3)])[:, [0, 1, 2, 0, 1, 2]]
+    q, k, v = (torch.randn(2, 3, n, 4) for n in (6, 3, 3))
+    for p in (0.0, 0.2):
+        out = SharedBias(table, places, places[:, :3], sees, torch.float32)(q, k, v, p)
+        assert (out[:, :, 3] == 0).all() and out.isfinite().all() and (out[:, :, 4:] != 0).any(-1).float().mean() > 0.5
