@@ -1,0 +1,66 @@
+"""The benchmarks run, on a CPU and on what takes a GPU's place, at a tiny size. What they measure is no test; that they measure the right thing is."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = "dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_dim=32, encoder_attention_heads=2, vocab_size=60, max_positions=16), 2, 16"
+ON_CPU = f"import train_step as t; t.CPU_SIZES = {{'small': ({TINY})}}; t.on_cpu()"
+ON_GPU = f"""
+import torch, train_step as t
+t.GPU_SIZES, t.matmul_flops, torch.cuda.get_device_name = {{'tiny': ({TINY})}}, lambda: 1e12, lambda: "no GPU"
+torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda: None
+torch.cuda.max_memory_allocated = lambda: 2**30
+compile = torch.nn.Module.compile
+torch.nn.Module.compile = lambda self, **options: compile(self, backend="eager", **options)
+t.on_gpu()
+"""
+
+
+def run(code: str) -> str:
+    "What a benchmark prints, started as with --short."
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.argv = ['benchmark', '--short']; sys.path.insert(0, 'benchmarks')\n{code}"], cwd=ROOT,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def rows(printed: str) -> list[list[str]]:
+    "The cells of the printed table."
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("code, names", [(ON_CPU, 3 * ["textbook", "ours", "transformers MLM"]), (ON_GPU, None)], ids=["cpu", "gpu"])
+def test_a_step_is_measured(code, names):
+    head, _, *table = rows(run(code))
+    kinds = {"textbook", "ours", "transformers MLM"} | ({f"{k}, compiled" for k in ("textbook", "ours", "transformers MLM")} if names is None else set())
+    assert {row[0] for row in table} == kinds and {row[1] for row in table} == {"float32", "bfloat16"}
+    for row in table:
+        assert float(row[2].replace(",", "")) >= 0 and float(row[3].replace(",", "")) > 0
+        if row[0] == "textbook": assert row[5] == "1.00x"                      # each is compared with its own kind
+        if row[0] == "transformers MLM": assert row[6] == "1.00x"
+        assert all(re.fullmatch(r"(\d+\.\d\dx)?", cell) for cell in row[4:7])
+    if names is None: assert head[-2:] == ["MFU", "peak MB"] and all(row[-1] == "1,024" for row in table)
+
+
+def test_the_textbook_of_the_benchmark_is_two_calls_with_pytorchs_dropout():
+    import torch
+    from helpers_batches import make_batch, make_row, tiny_model
+    from textbook import TwoCalls, use_textbook
+    model, calls = tiny_model(encoder_layers=3).train(), []
+    original = torch.nn.functional.scaled_dot_product_attention
+    def counted(*args, **options):
+        calls.append(args[0].shape[2])
+        return original(*args, **options)
+    use_textbook(model, True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+        model.loss(make_batch([make_row(6, 2, seed=1)]))
+    assert calls == [10, 2, 10, 2, 2]                                          # content and query rows of each layer, query rows alone of the last
+    assert {type(m) for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {torch.nn.Dropout}
+    use_textbook(model, False)
+    assert not any(isinstance(m, TwoCalls) for m in model.modules())
