@@ -195,7 +195,8 @@ def test_troubleshooting_quotes_messages_that_exist():
 
 
 def test_guides_name_arguments_that_exist():
-    ours = {c.flag(n) for n in c.FIELDS} | {"--help", "--short", "--output", "--checkpoint", "--with-code", "--no-save-tokenizer"}
+    ours = {c.flag(n) for n in c.FIELDS} | {"--help", "--short", "--output", "--checkpoint", "--with-code", "--no-save-tokenizer",
+                                                 "--standalone", "--nproc-per-node", "--max-restarts"}
     for path in (ROOT / "docs").glob("*.md"):
         for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", path.read_text(encoding="utf-8")):
             known = name in ours or name.replace("_", "-") in ours or f"--{name[5:]}" in ours
