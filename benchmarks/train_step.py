@@ -188,15 +188,20 @@ def on_gpu() -> None:
     "Eager and compiled, with the share of a matrix product's speed that was measured in the same run, and the peak of memory."
     for name, size in GPU_SIZES.items():
         config, rows, length = size
-        models, times, memory = Alternatives(*size), {}, {}
+        models, times, memory, too_large = Alternatives(*size), {}, {}, []
         for compiled in (False, True):
             if compiled: models.compile()
             keys = [(kind, p) for kind in KINDS for p in (("bfloat16",) if compiled else PRECISIONS)]
             for i in range(3 + (3 if SHORT else 10)):
                 for kind, precision in keys:
-                    if not i: torch.cuda.reset_peak_memory_stats()
                     label = (kind + ", compiled" * compiled, precision)
-                    seconds = models.seconds(kind, precision)
+                    if label in too_large: continue
+                    if not i: torch.cuda.reset_peak_memory_stats()
+                    try: seconds = models.seconds(kind, precision)
+                    except torch.cuda.OutOfMemoryError:
+                        too_large.append(label)
+                        models.ours.zero_grad(), models.theirs.zero_grad()
+                        continue
                     if not i: memory[label] = torch.cuda.max_memory_allocated() / 2**20
                     if i >= 3: times.setdefault(label, []).append(seconds)
         bar, batch = matmul_flops(), models.batch
@@ -205,6 +210,7 @@ def on_gpu() -> None:
         for row, key in zip(table, times):
             share = flops / median(times[key]) / bar if not key[0].startswith("transformers") and key[1] == "bfloat16" else None
             row += [f"{share:.0%}" if share else "", f"{memory[key]:,.0f}"]
+        table += [[*label, "out of memory", *[""] * 6] for label in too_large]
         report(f"An update of {name}: {rows} x {length} tokens, dropout 0.1, on {torch.cuda.get_device_name()}", [*HEAD, "MFU", "peak MB"], table,
                f"MFU: of {bar / 1e12:,.0f} TFLOP/s, an 8192 x 8192 x 8192 product in bfloat16 measured in this run.")
 
