@@ -74,6 +74,8 @@ def keep_together(formula: Tag) -> None:
     if right:
         after.replace_with(after[right.end():])
         formula.append(right[0])
+    if after is None and formula.parent.name in ("strong", "em"):  # what touches it stands outside
+        formula.insert_after("\u2060")
 
 
 # pictures
@@ -143,9 +145,10 @@ def tidy_code(main: Tag) -> None:
         if pre.find_parent(class_="code") is None and pre.find_parent(class_="cell-output") is None:
             pre.wrap(element("div", "code"))
         if "text" in pre.get("class", []):  # messages: each line begins at the margin and goes on indented
-            lines = "".join(f'<span class="line">{html.escape(line, quote=False)}</span>' for line in pre.text.rstrip("\n").splitlines(keepends=True))
+            lines = html.escape(pre.text.rstrip("\n"), quote=False).splitlines(keepends=True)
+            unbroken = [re.sub(r"--[\w-]+", r'<span class="word">\g<0></span>', line) for line in lines]
             pre.code.clear()
-            pre.code.append(parse(lines))
+            pre.code.append(parse("".join(f'<span class="line">{line}</span>' for line in unbroken)))
 
 
 def element(name: str, cls: str) -> Tag:
@@ -169,9 +172,9 @@ def break_code(code: Tag) -> None:
     text = code.text
     if len(text.strip()) <= LONGEST_WORD:
         code["class"] = ["word"]
-        if len(text) > LONGEST_PATH and re.fullmatch(r"[\w./ ]+", text) and re.search(r"[./]\w", text):
+        if len(text) > LONGEST_PATH and re.fullmatch(r"[\w./ ]+", text) and code.find_parent("td") is not None:
             code.clear()
-            code.append(parse(re.sub(r"(?<=[./])(?=\w)", "<wbr>", html.escape(text, quote=False))))
+            code.append(parse(re.sub(r"(?<=/)(?=\w)|(?<=\.)(?=\w{4,})(?!ipynb|json|yaml)", "<wbr>", text)))
         return
     words = re.split(r"( +)", text)
     code.clear()
