@@ -61,7 +61,8 @@ def test_a_broken_link_is_found(monkeypatch, tmp_path, text, link):
 def test_each_lesson_is_on_the_page_for_teachers_with_its_goals_and_exercises():
     for lesson in lessons.read_all():
         text = teachers_page.section(lesson)
-        assert text in page("teachers.md") and text.count("\n- ") == len(lesson.goals) + len(lesson.exercises)
+        assert text in page("teachers.md") and text.count("\n- ") == len(lesson.goals)
+        assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == [str(n) for n in range(1, len(lesson.exercises) + 1)], lesson.path.name
 
 
 def test_the_glossary_is_in_order_and_its_words_are_in_their_lessons():

@@ -203,6 +203,82 @@ def test_guides_name_arguments_that_exist():
             assert known or path.stem not in ("training", "architecture", "troubleshooting"), f"{path.name}: {name}"
 
 
+# What reads badly, each found once on a page
+
+def test_names_with_underscores_are_whole(pages):
+    headings = {h.get_text().removesuffix("#") for url, page in pages.items() if url.startswith("reference/") for h in page.select("article h2, article h3")}
+    assert "MaskedPermutedCollator.__call__" in headings
+    assert not any(h.select("strong, em") for url, page in pages.items() if url.startswith("reference/") for h in page.select("article h2, article h3"))
+
+
+def prose(page: BeautifulSoup) -> str:
+    "The words of a page without code and formulas."
+    article = site_html.parse(str(page.select_one("article")))
+    for part in article.select("pre, code, math, script, style, .cell-output-display"):
+        part.decompose()
+    return article.get_text()
+
+
+def test_no_markup_and_no_dash_in_place_of_an_argument(pages):
+    found = {url: re.findall(r".{0,30}(?:`|\*\*|\]\(|(?<![\w ])–[a-z]| –[a-z]+-[a-z]).{0,30}", prose(page)) for url, page in pages.items()}
+    assert {url: lines for url, lines in found.items() if lines} == {}
+
+
+def test_what_is_printed_in_pieces_is_one_output(site, pages, tmp_path, monkeypatch):
+    import build_docs
+    for url in LESSONS:
+        for cell in pages[url].select("div.cell"):
+            kinds = ["cell-output-stdout" in e.get("class", []) for e in cell.select(".cell-output")]
+            assert not any(a and b for a, b in zip(kinds, kinds[1:])), f"{url}, {cell.get('id')}"
+    stream = lambda name, text: {"output_type": "stream", "name": name, "text": text}
+    outputs = [stream("stdout", ["a\n", "b"]), stream("stdout", "c\n"), stream("stderr", "d"), stream("stdout", "e")]
+    (tmp_path / "00_a.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": "", "outputs": outputs}, {"cell_type": "markdown", "source": "x"}]}))
+    monkeypatch.setattr(build_docs, "PROC", tmp_path)
+    build_docs.join_streams()
+    joined = json.loads((tmp_path / "00_a.ipynb").read_text())["cells"]
+    assert [(o["name"], "".join(o["text"])) for o in joined[0]["outputs"]] == [("stdout", "a\nbc\n"), ("stderr", "d"), ("stdout", "e")]
+    assert "outputs" not in joined[1]
+
+
+def test_index_of_a_function_stays_with_it():
+    for tex, n in ((r"\max_i p_i", 2), (r"\log_2 x", 2), (r"\max\nolimits_i^2 p", 3)):
+        math = site_html.parse(site_html.mathml(tex, False))
+        script = math.find(["msub", "msubsup", "munder"])
+        assert len(script.find_all(True, recursive=False)) == n, str(math)
+        assert script.find_next_sibling().name == "mspace"
+
+
+def test_lines_end_where_they_may():
+    main = site_html.parse(r"<main><p>the (<span class='math inline'>\(r\)</span>), <span class='math inline'>\(t\)</span>-th word of 15 % in lesson 05</p>"
+                           "<p><code>--a-short-one</code> <code>pretrain-mpnet --demo --total-updates 200 --batch-size 8</code> "
+                           "<code>mpnet.encoder.layer.0.attention.attn.q.weight</code></p><table><tr><td><code>annotated_mpnet.tokenization</code></td></tr></table></main>").main
+    site_html.draw_formulas(main)
+    site_html.keep_numbers(main)
+    site_html.link_names(main, "x.html", "", {}, set())
+    assert [f.get_text().replace("\n", "") for f in main.select(".formula")] == ["(r),", "t-th"]
+    assert "15\u00a0% in lesson\u00a005" in main.get_text()
+    short, command, path, dotted = main.find_all("code")
+    assert short["class"] == ["word"] and command.text == "pretrain-mpnet --demo --total-updates 200 --batch-size 8"
+    assert [w.text for w in command.select(".word")] == command.text.split()
+    assert path.find("wbr") is not None and path.text == "mpnet.encoder.layer.0.attention.attn.q.weight"
+    assert "".join(map(str, dotted.contents)).replace("</wbr>", "").replace("/>", ">") == "annotated_mpnet.<wbr>tokenization"
+
+
+def test_comment_beside_a_one_line_definition_is_of_what_it_gives(pages):
+    rows = lambda page, name: {cells[0].text.strip(): cells[3].text.strip() for tr in pages[f"reference/{page}.html"].find(id=name).select("tr[role=row]")
+                               if len(cells := tr.find_all("td")) == 4}
+    found = rows("huggingface", "trimmed")
+    assert found["model"] == "" and found["returns"].startswith("name ->")
+    constant = pages["reference/ranks.html"].find(id="SILENT").pre.text
+    assert constant.strip() == f"SILENT = {ranks_value('SILENT')}"
+
+
+def ranks_value(name: str):
+    "A constant of the package's module of ranks."
+    import annotated_mpnet.ranks
+    return getattr(annotated_mpnet.ranks, name)
+
+
 # Files beside the pages
 
 def test_maps_for_machines(site, pages):
@@ -266,6 +342,10 @@ LOOK = """async () => {
     images: images.filter(i => !i.complete || !i.naturalWidth || i.alt === null || i.alt.trim() === "").map(i => i.src),
     links: [...document.querySelectorAll("a[href]")].map(a => a.href),
     ids, twice: ids.filter((id, i) => ids.indexOf(id) !== i),
+    small: innerWidth < 500 ? images.filter(i => i.width < 0.55 * i.getAttribute("width") && !i.closest("details:not([open])")).map(i => i.src) : [],
+    split: [...document.querySelectorAll("article .word, .formula:not(.display)")].filter(e => !e.closest("pre") && !e.querySelector("wbr, mfrac, msub, msup, munder, mover, msubsup, munderover, mroot, msqrt, mtable")
+      && new Set([...e.getClientRects()].map(r => Math.round(r.top))).size > 1).map(e => e.textContent),
+    roots: [...document.querySelectorAll("msqrt")].map(e => box(e).right - box(e.lastElementChild).right + parseFloat(getComputedStyle(e).marginRight)).filter(gap => gap > 1.5),
     wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
     formulas: document.querySelectorAll("math").length,
     flat: [...document.querySelectorAll("math")].filter(m => !m.closest("details:not([open])") && (box(m).width < 2 || box(m).height < 2)).map(m => m.getAttribute("alttext")),
@@ -339,6 +419,18 @@ def test_formulas_are_drawn(seen):
         sources = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "markdown"]
         blocks = sum(source.count("$$") // 2 for source in sources)
         assert seen[name, "desk"]["formulas"] >= blocks, name
+
+
+def test_figures_can_be_read_on_a_phone(seen):
+    assert said(seen, "small") == {}
+
+
+def test_no_line_ends_within_an_argument_or_a_formula(seen):
+    assert said(seen, "split") == {}
+
+
+def test_no_gap_behind_a_root(seen):
+    assert said(seen, "roots") == {}
 
 
 def test_no_horizontal_scrolling(seen):
@@ -456,10 +548,26 @@ def test_keyboard_and_phone(browser, page, base):
     phone.close()
 
 
+def test_wide_code_says_so_and_is_copied_whole(browser, base):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(base + LESSONS[0])
+    wide = page.locator("pre.more").first.element_handle()
+    assert wide.get_attribute("tabindex") == "0"
+    wide.evaluate("e => e.scrollLeft = e.scrollWidth")
+    page.wait_for_function("e => !e.classList.contains('more')", arg=wide)
+    code = wide.evaluate("e => e.textContent")
+    wide.evaluate("e => e.closest('.code').querySelector('.copy').click()")
+    page.wait_for_selector(".copy:has-text('Copied')", state="attached")
+    assert page.evaluate("navigator.clipboard.readText()").strip() == code.strip()
+    context.close()
+
+
 def test_missing_page_and_paper(page, base):
     answer = page.goto(base + "no/such/page.html")
     assert answer.status == 404 and "masked" in page.inner_text("h1")
     page.click("article a >> nth=0")
     assert page.inner_text("h1") == "annotated-mpnet"
-    page.emulate_media(media="print")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert brightness(page.eval_on_selector(".lead", "e => getComputedStyle(e).color")) < 0.6, "the colours of a dark page on white paper"
     assert not page.locator("header.top").is_visible() and not page.locator("nav.course").is_visible() and page.locator("article").is_visible()

@@ -39,6 +39,22 @@ def set_aside_html() -> dict[str, str]:
     return kept
 
 
+def join_streams() -> None:
+    "What a cell prints in several pieces is one output, as a notebook shows it."
+    for path in sorted(PROC.glob("*.ipynb")):
+        nb = json.loads(path.read_text(encoding="utf-8"))
+        for cell in nb["cells"]:
+            joined = []
+            for output in cell.get("outputs", []):
+                if joined and output["output_type"] == "stream" and joined[-1].get("name") == output["name"]:
+                    joined[-1]["text"] = "".join(joined[-1]["text"]) + "".join(output["text"])
+                else:
+                    joined.append(output)
+            if cell["cell_type"] == "code":
+                cell["outputs"] = joined
+        path.write_text(json.dumps(nb, ensure_ascii=False), encoding="utf-8")
+
+
 def leave_out_missing_pages() -> None:
     "Entries of the navigation whose page isn't written yet."
     project = PROC / "_quarto.yml"
@@ -75,6 +91,8 @@ def read_page(soup, url: str) -> site_shell.Page:
     main = soup.find("main")
     title = main.select_one("h1.title").decode_contents()
     said = main.select_one("#title-block-header .description")
+    for code in said.find_all("code") if said else []:
+        code.replace_with(f"`{code.text}`")
     description = said.text.strip() if said else ""
     for part in main.select("#title-block-header, nav.page-navigation"):
         part.decompose()
@@ -92,6 +110,7 @@ def finish(page: site_shell.Page, modules: dict[str, str], names: dict, argument
         site_html.fold_solutions(page.main)
     site_html.place_pictures(page.main, page.url, out)
     site_html.tidy_code(page.main)
+    site_html.keep_numbers(page.main)
     site_html.frame_tables(page.main)
     site_html.link_headings(page.main)
     site_html.link_names(page.main, page.url, module, names, arguments)
@@ -156,6 +175,7 @@ def main() -> int:
     proc_nbs(force=True, n_workers=0)
     site_pages.main(PROC)
     leave_out_missing_pages()
+    join_streams()
     kept = set_aside_html()
     warnings = build(PROC, quiet=True).warnings
     print(*(f"warning: {w}" for w in warnings), sep="\n", end="\n" * bool(warnings), file=sys.stderr)

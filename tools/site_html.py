@@ -6,11 +6,16 @@ import re
 import struct
 from pathlib import Path
 
-from bs4 import BeautifulSoup, Tag
+from bs4 import BeautifulSoup, NavigableString, Tag
 from latex2mathml.converter import convert
 
 LONGEST_WORD = 38  # characters of inline code that are never broken over two lines
+LONGEST_PATH = 16  # characters of a path or a dotted name that are not broken in a table on a phone
+LONGEST_CELL = 60  # characters of a table's cell that a phone may break into many short lines
+WIDEST_PICTURE = 620  # pixels of CSS; a wider picture is not shrunk to the width of a phone, where its words could not be read
 FUNCTIONS = {"max", "min", "log", "ln", "exp"}
+SCRIPTS = ("msub", "msup", "msubsup", "munder", "mover", "munderover")
+UNITS = r"(?:%|[kMGT]i?B\b|GB/s|ms\b|nats\b)"
 
 
 def parse(text: str) -> BeautifulSoup:
@@ -37,9 +42,10 @@ def mathml(tex: str, display: bool) -> str:
         if operator.text == "∞":
             operator.name = "mi"
     for name in math.find_all("mi"):
-        after = name.find_next_sibling()
+        whole = name.parent if name.parent.name in SCRIPTS and name.find_previous_sibling() is None else name  # with its index
+        after = whole.find_next_sibling()
         if name.text in FUNCTIONS and after is not None and after.text not in "(⌈":
-            name.insert_after(parse('<mspace width="0.167em"></mspace>'))
+            whole.insert_after(parse('<mspace width="0.167em"></mspace>'))
     math["alttext"] = tex
     return str(math)
 
@@ -50,8 +56,26 @@ def draw_formulas(main: Tag) -> bool:
     for span in formulas:
         display = "display" in span["class"]
         tex = re.sub(r"^\\[(\[]|\\[)\]]$", "", span.text.strip())
-        span.replace_with(parse(f'<span class="formula{" display" if display else ""}">{mathml(tex, display)}</span>'))
+        formula = parse(f'<span class="formula{" display" if display else ""}">{mathml(tex, display)}</span>').span
+        span.replace_with(formula)
+        if not display:
+            keep_together(formula)
     return bool(formulas)
+
+
+def keep_together(formula: Tag) -> None:
+    "No line ends between a formula and what touches it: a bracket, a comma, the end of `t-th`."
+    before, after = formula.previous_sibling, formula.next_sibling
+    left = re.search(r"\S{1,8}$", before) if isinstance(before, NavigableString) else None
+    right = re.match(r"\S{1,8}", after) if isinstance(after, NavigableString) else None
+    if left:
+        before.replace_with(before[:left.start()])
+        formula.insert(0, left[0])
+    if right:
+        after.replace_with(after[right.end():])
+        formula.append(right[0])
+    if after is None and formula.parent.name in ("strong", "em"):  # what touches it stands outside
+        formula.insert_after("\u2060")
 
 
 # pictures
@@ -82,8 +106,8 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
         if data:
             width, height = size_of_png(data)
             img["width"], img["height"] = str(width), str(height)
-            if width > 800 and width > 1.8 * height:
-                img["class"] = ["panorama"]  # too small to be read on a phone at the width of the text
+            if width > WIDEST_PICTURE:
+                img["class"], img["style"] = ["panorama"], f"--width: {width}px"
         if n:
             img["loading"] = "lazy"
         frame = img.find_parent("figure") or img.parent
@@ -120,11 +144,46 @@ def tidy_code(main: Tag) -> None:
     for pre in main.find_all("pre"):
         if pre.find_parent(class_="code") is None and pre.find_parent(class_="cell-output") is None:
             pre.wrap(element("div", "code"))
+        if "text" in pre.get("class", []):  # messages: each line begins at the margin and goes on indented
+            lines = html.escape(pre.text.rstrip("\n"), quote=False).splitlines(keepends=True)
+            unbroken = [re.sub(r"--[\w-]+", r'<span class="word">\g<0></span>', line) for line in lines]
+            pre.code.clear()
+            pre.code.append(parse("".join(f'<span class="line">{line}</span>' for line in unbroken)))
 
 
 def element(name: str, cls: str) -> Tag:
     "A new element with a class."
     return parse(f'<{name} class="{cls}"></{name}>').find(name)
+
+
+# words
+
+def keep_numbers(main: Tag) -> None:
+    "No line ends between a number and its unit, or between `lesson` and its number."
+    for text in main.find_all(string=True):
+        if type(text) is NavigableString and text.find_parent(["pre", "code", "math", "script", "style"]) is None:
+            kept = re.sub(rf"(?<=\d) (?={UNITS})|(?<=\b[Ll]esson) (?=\d)", "\u00a0", text)
+            if kept != text:
+                text.replace_with(kept)
+
+
+def break_code(code: Tag) -> None:
+    "Where a line may end in inline code: between the words of a command, and in long words after a dot, a slash or an underscore."
+    text = code.text
+    if len(text.strip()) <= LONGEST_WORD:
+        code["class"] = ["word"]
+        if len(text) > LONGEST_PATH and re.fullmatch(r"[\w./ ]+", text) and code.find_parent("td") is not None:
+            code.clear()
+            code.append(parse(re.sub(r"(?<=/)(?=\w)|(?<=\.)(?=\w{4,})(?!ipynb|json|yaml)", "<wbr>", text)))
+        return
+    words = re.split(r"( +)", text)
+    code.clear()
+    for word in words:
+        inside = html.escape(word, quote=False)
+        if len(word) > LONGEST_WORD:
+            code.append(parse(re.sub(r"(?<=[./_,=])(?=\w)", "<wbr>", inside)))
+        else:
+            code.append(parse(f'<span class="word">{inside}</span>') if word.strip() else word)
 
 
 # tables, anchors, goals
@@ -149,6 +208,10 @@ def frame_tables(main: Tag) -> None:
                     cell["data-title"] = title
         else:
             table["class"] = []
+            for row in table.select("tbody tr"):
+                for cell in row.find_all("td"):
+                    if len(cell.text) > LONGEST_CELL:
+                        cell["class"] = ["long"]
 
 
 def link_headings(main: Tag) -> None:
@@ -189,8 +252,8 @@ def link_names(main: Tag, page: str, module: str, names: dict[str, dict[str, str
             owners.setdefault(name, []).append(owner)
     for code in main.find_all("code"):
         text = code.text.strip()
-        if len(text) <= LONGEST_WORD and code.find_parent("pre") is None:
-            code["class"] = ["word"]
+        if code.find_parent("pre") is None:
+            break_code(code)
         if code.find_parent(["a", "pre", "h1", "h2", "h3", "summary"]) is not None:
             continue
         target = argument_target(text, arguments) or name_target(text, module, owners)

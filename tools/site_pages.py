@@ -49,6 +49,8 @@ def write_guides(proc: Path) -> None:
     shutil.copy(ROOT / "CHANGELOG.md", proc / "docs/changelog.md")
     for path in (proc / "docs").glob("*.md"):
         text = path.read_text(encoding="utf-8")
+        if path.stem == "changelog":  # versions stand in brackets there, as in a link
+            text = re.sub(r"^## \[(.+?)\](?: - (.+))?$", lambda m: f"## {m[1]}" + (f", {m[2]}" if m[2] else ""), text, flags=re.MULTILINE)
         head = re.match(r"# (.+)\n+> (.+)\n", text)
         if head:
             text = f"---\ntitle: {json.dumps(head[1])}\ndescription: {json.dumps(head[2])}\n---\n{text[head.end():]}"

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "annotated_mpnet"
 LONGEST_VALUE = 24  # lines of a constant that are shown
+LONGEST_CALL = 60  # characters of a signature on one line
 
 
 def lessons() -> dict[str, Path]:
@@ -89,13 +90,19 @@ def signature(function: ast.FunctionDef, name: str) -> str:
         parts.insert(len(parts) - len(function.args.kwonlyargs) - bool(function.args.kwarg), "*")
     end = f" -> {ast.unparse(function.returns)}" if function.returns else ""
     line = f"{name}({', '.join(parts)}){end}"
-    return line if len(line) <= 88 else f"{name}(\n    " + ",\n    ".join(parts) + f",\n){end}"
+    return line if len(line) <= LONGEST_CALL or not parts else f"{name}(\n    " + ",\n    ".join(parts) + f",\n){end}"
 
 
 def prose(text: str) -> str:
-    "Words of a docstring or a comment as Markdown: what isn't in backticks stands for itself."
+    "Words of a docstring or a comment as Markdown: what isn't in backticks stands for itself, an argument of the command is code."
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(p if p.startswith("`") else re.sub(r"([\\<>$~^*@|\[\]{}])", r"\\\1", p) for p in parts)
+    named = [part for p in parts for part in ([p] if p.startswith("`") else re.split(r"((?<![\w-])--[a-z][\w-]*)", p))]
+    return "".join(p if p.startswith("`") else f"`{p}`" if re.match("--[a-z]", p) else escaped(p) for p in named)
+
+
+def escaped(text: str) -> str:
+    "Text in which no character means anything to Markdown."
+    return re.sub(r"[\\<>$~^*@|\[\]{}_]|--", lambda m: "".join(f"\\{c}" for c in m[0]), text)
 
 
 def code(text: str) -> str:
@@ -106,13 +113,18 @@ def code(text: str) -> str:
 def table(function: ast.FunctionDef, said: dict[int, str]) -> str:
     "The arguments of a function with the comment beside each, and what it returns."
     ends = [(default or arg).end_lineno for arg, default, _ in arguments(function)]
+    given = function.returns if function.returns is not None and ast.unparse(function.returns) != "None" else None
+    on_one_line = said.get(function.lineno, "") if ends and function.lineno == max(ends) else ""
     rows = []
     for (arg, default, stars), end in zip(arguments(function), ends):
         kind = ast.unparse(arg.annotation) if arg.annotation else ""
-        meaning = said.get(end, "") if ends.count(end) == 1 or end > function.lineno else ""
+        shared = ends.count(end) > 1 and end == function.lineno or on_one_line and (given or on_one_line.startswith("->"))
+        meaning = said.get(end, "") if not shared else ""
         rows.append((code(stars + arg.arg), code(kind), code(ast.unparse(default)) if default else "", meaning))
-    if function.returns is not None and ast.unparse(function.returns) != "None":
-        rows.append(("*returns*", code(ast.unparse(function.returns)), "", said.get(function.returns.end_lineno, "")))
+    if given:
+        rows.append(("*returns*", code(ast.unparse(given)), "", said.get(given.end_lineno, "")))
+    elif on_one_line.startswith("->"):
+        rows.append(("*returns*", "", "", on_one_line[2:].strip()))
     if not any(meaning for *_, meaning in rows):
         return ""
     cells = ["| " + " | ".join((*row[:3], prose(row[3]))) + " |" for row in rows]
@@ -131,7 +143,7 @@ def fields_table(cls: ast.ClassDef, said: dict[int, str]) -> str:
 def entry(function: ast.FunctionDef, title: str, level: int, said: dict[int, str], source: str) -> list[str]:
     "A function or method: heading, signature, what it does, its arguments."
     doc = ast.get_docstring(function) or ""
-    return [f"{'#' * level} {title} {{#{title}}}\n", f"```python\n{signature(function, title)}\n```\n", prose(doc) + "\n", table(function, said), source]
+    return [f"{'#' * level} {escaped(title)} {{#{title}}}\n", f"```python\n{signature(function, title)}\n```\n", prose(doc) + "\n", table(function, said), source]
 
 
 def class_entry(cls: ast.ClassDef, said: dict[int, str], source: str) -> list[str]:
@@ -139,7 +151,7 @@ def class_entry(cls: ast.ClassDef, said: dict[int, str], source: str) -> list[st
     made = next((m for m in cls.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
     bases = ", ".join(ast.unparse(b) for b in cls.bases)
     head = signature(made, cls.name) if made else f"class {cls.name}" + (f"({bases})" if bases else "")
-    pieces = [f"## {cls.name} {{#{cls.name}}}\n", f"```python\n{head}\n```\n", prose(ast.get_docstring(cls) or "") + "\n"]
+    pieces = [f"## {escaped(cls.name)} {{#{cls.name}}}\n", f"```python\n{head}\n```\n", prose(ast.get_docstring(cls) or "") + "\n"]
     pieces += [table(made, said) if made else fields_table(cls, said)]
     if cls.name == "PretrainConfig":
         pieces += ["Its fields, with meaning and default, are the [arguments of the command](../docs/configuration.md).\n"]
@@ -152,10 +164,13 @@ def class_entry(cls: ast.ClassDef, said: dict[int, str], source: str) -> list[st
 def constant_entry(name: str, statement: ast.stmt, lines: list[str], source: str) -> list[str]:
     "A constant, as it is written."
     text = textwrap.dedent("\n".join(lines[statement.lineno - 1:statement.end_lineno]))
+    names = defined(statement)
+    if len(names) > 1 and isinstance(statement.value, ast.Tuple) and len(statement.value.elts) == len(names):
+        text = f"{name} = {ast.unparse(statement.value.elts[names.index(name)])}"
     shown = text.split("\n")
     if len(shown) > LONGEST_VALUE:
         shown = [*shown[:LONGEST_VALUE], "..."]
-    return [f"## {name} {{#{name}}}\n", "```python\n" + "\n".join(shown) + "\n```\n", source]
+    return [f"## {escaped(name)} {{#{name}}}\n", "```python\n" + "\n".join(shown) + "\n```\n", source]
 
 
 def module_page(module: str, title: str, lesson: str, repository: str) -> str:
@@ -187,5 +202,5 @@ def index_page(titles: dict[str, str]) -> str:
     for module, own in names().items():
         summary = ast.get_docstring(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))) or ""
         links = ", ".join(f"[`{name}`]({module}.md#{anchor})" for name, anchor in own.items() if "." not in name)
-        pieces += [f"## [{module}]({module}.md) {{#{module}}}\n", f"{prose(summary)} ([{titles[module]}](../{lessons()[module].name}))\n", f"::: {{.names}}\n{links}\n:::\n"]
+        pieces += [f"## [{escaped(module)}]({module}.md) {{#{module}}}\n", f"{prose(summary)} ([{titles[module]}](../{lessons()[module].name}))\n", f"::: {{.names}}\n{links}\n:::\n"]
     return "\n".join(pieces)

@@ -100,7 +100,7 @@ def head(site: Site, page: Page) -> str:
     "The head: what search engines, social networks and the browser need to know."
     to = lambda target: relative(target, page.url)
     name = site.title if page.kind == "front" else f"{page.title} · {site.title}"
-    about = html.escape(page.description or site.description, quote=True)
+    about = html.escape((page.description or site.description).replace("`", ""), quote=True)
     address = f"{site.address}/{'' if page.url == 'index.html' else page.url}"
     picture = f"{site.address}/docs/assets/social.png"
     title = html.escape(name, quote=True)

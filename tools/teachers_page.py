@@ -22,13 +22,19 @@ def lower(text: str) -> str:
     return text if text[1:2].isupper() else text[0].lower() + text[1:]
 
 
+def numbered(exercise: str) -> str:
+    "An exercise, whose number is in bold, as an item of a numbered list."
+    number, text = re.match(r"\*\*(\d+)\.\s*(.*)", exercise, re.DOTALL).groups()
+    return f"{number}. " + (text[2:].lstrip() if text.startswith("**") else f"**{text}") + "\n"
+
+
 def section(lesson: lessons.Lesson) -> str:
     "One lesson."
     head = (f"### {lesson.number} [{lesson.title}](../nbs/{lesson.path.name})\n\n{lesson.purpose}\n\n"
             f"{lesson.time[0].upper()}{lesson.time[1:]}; {count(len(lesson.figures), 'figure')}, {count(len(lesson.exercises), 'exercise')}. "
             f"Know first: {lesson.first}\n\nAfter it, students can\n\n")
     goals = "".join(f"- {lower(goal)}{';' if n < len(lesson.goals) else '.'}\n" for n, goal in enumerate(lesson.goals, 1))
-    return rebase(head + goals + "\nExercises:\n\n" + "".join(f"- {text}\n" for text in lesson.exercises))
+    return rebase(head + goals + "\nExercises:\n\n" + "".join(numbered(text) for text in lesson.exercises))
 
 
 def page() -> str:

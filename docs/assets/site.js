@@ -22,20 +22,34 @@ for (const block of document.querySelectorAll(".code")) {
   block.append(button);
 }
 
-// what is wider than its frame can be scrolled with the keyboard too
+// what is wider than its frame can be scrolled with the keyboard too, and fades out where it goes on
 function reach() {
-  for (const box of document.querySelectorAll("pre, .table, .cell-output-display, .formula.display, figure p")) {
-    const wide = box.scrollWidth > box.clientWidth + 1;
+  for (const box of document.querySelectorAll("pre, .table, .cell-output-display, .formula.display, figure p, .picture")) {
+    const wide = getComputedStyle(box).overflowX !== "visible" && box.scrollWidth > box.clientWidth + 1;
     if (wide && !box.hasAttribute("tabindex")) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", "Wide content, can be scrolled sideways");
+      if (!box.matches(".table")) box.addEventListener("scroll", () => fade(box), {passive: true});
     }
+    if (!box.matches(".table")) fade(box);
   }
+}
+function fade(box) {
+  const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+  box.classList.toggle("more", getComputedStyle(box).overflowX !== "visible" && left > 2);
 }
 reach();
 addEventListener("resize", reach);
 document.addEventListener("toggle", reach, true);
+
+// some browsers leave room behind a root for the widest sign that they know
+document.fonts.ready.then(() => {
+  for (const root of document.querySelectorAll("msqrt")) {
+    const gap = root.getBoundingClientRect().right - root.lastElementChild.getBoundingClientRect().right;
+    if (gap > 1) root.style.marginRight = `${-gap / parseFloat(getComputedStyle(root).fontSize)}em`;
+  }
+});
 
 // the contents: folded on a narrow screen, else the section that is being read is marked
 const contents = document.querySelector(".contents");
