@@ -249,13 +249,15 @@ def test_index_of_a_function_stays_with_it():
 
 
 def test_lines_end_where_they_may():
-    main = site_html.parse(r"<main><p>the (<span class='math inline'>\(r\)</span>), <span class='math inline'>\(t\)</span>-th word of 15 % in lesson 05</p>"
+    main = site_html.parse(r"<main><p>the (<span class='math inline'>\(r\)</span>), <span class='math inline'>\(t\)</span>-th word of 15 % in lesson 05"
+                           "\n" r"<span class='math inline'>\(s\)</span>" "\nends</p>"
                            "<p><code>--a-short-one</code> <code>pretrain-mpnet --demo --total-updates 200 --batch-size 8</code> "
                            "<code>mpnet.encoder.layer.0.attention.attn.q.weight</code></p><table><tr><td><code>annotated_mpnet.tokenization</code></td></tr></table></main>").main
     site_html.draw_formulas(main)
     site_html.keep_numbers(main)
     site_html.link_names(main, "x.html", "", {}, set())
-    assert [f.get_text().replace("\n", "") for f in main.select(".formula")] == ["(r),", "t-th"]
+    assert [f.get_text().replace("\n", "") for f in main.select(".formula")] == ["(r),", "t-th", "s"]
+    assert re.search(r"05\s+s\s+ends", main.get_text())
     assert "15\u00a0% in lesson\u00a005" in main.get_text()
     short, command, path, dotted = main.find_all("code")
     assert short["class"] == ["word"] and command.text == "pretrain-mpnet --demo --total-updates 200 --batch-size 8"
@@ -269,6 +271,10 @@ def test_comment_beside_a_one_line_definition_is_of_what_it_gives(pages):
                                if len(cells := tr.find_all("td")) == 4}
     found = rows("huggingface", "trimmed")
     assert found["model"] == "" and found["returns"].startswith("name ->")
+    found = rows("ranks", "is_restart")
+    assert (found["folder"], found["returns"]) == ("of a run", "")
+    found = rows("ranks", "Ranks.seed")
+    assert (found["seed"], found["returns"]) == ("of the run", "of this rank")
     constant = pages["reference/ranks.html"].find(id="SILENT").pre.text
     assert constant.strip() == f"SILENT = {ranks_value('SILENT')}"
 

@@ -66,7 +66,7 @@ def draw_formulas(main: Tag) -> bool:
 def keep_together(formula: Tag) -> None:
     "No line ends between a formula and what touches it: a bracket, a comma, the end of `t-th`."
     before, after = formula.previous_sibling, formula.next_sibling
-    left = re.search(r"\S{1,8}$", before) if isinstance(before, NavigableString) else None
+    left = re.search(r"\S{1,8}\Z", before) if isinstance(before, NavigableString) else None
     right = re.match(r"\S{1,8}", after) if isinstance(after, NavigableString) else None
     if left:
         before.replace_with(before[:left.start()])

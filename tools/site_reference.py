@@ -110,19 +110,30 @@ def code(text: str) -> str:
     return f"`{text}`".replace("|", "\\|") if text else ""
 
 
+def of_one_argument(comment: str, names: list[str]) -> tuple[dict[str, str], str]:
+    "What the comment beside a definition of one line says of an argument (`n: of ...`, or `of ...` where there is one), and what is left of it."
+    if named := re.match(rf"({'|'.join(map(re.escape, names))}): (.+)", comment) if names and comment else None:
+        return {named[1]: named[2]}, ""
+    if len(names) == 1 and comment.startswith("of "):
+        meaning, _, gives = comment.partition(" -> ")
+        return {names[0]: meaning}, gives
+    return {}, comment
+
+
 def table(function: ast.FunctionDef, said: dict[int, str]) -> str:
     "The arguments of a function with the comment beside each, and what it returns."
     ends = [(default or arg).end_lineno for arg, default, _ in arguments(function)]
     given = function.returns if function.returns is not None and ast.unparse(function.returns) != "None" else None
     on_one_line = said.get(function.lineno, "") if ends and function.lineno == max(ends) else ""
+    own, on_one_line = of_one_argument(on_one_line, [arg.arg for arg, *_ in arguments(function)])
     rows = []
     for (arg, default, stars), end in zip(arguments(function), ends):
         kind = ast.unparse(arg.annotation) if arg.annotation else ""
         shared = ends.count(end) > 1 and end == function.lineno or on_one_line and (given or on_one_line.startswith("->"))
-        meaning = said.get(end, "") if not shared else ""
+        meaning = own.get(arg.arg, "" if shared or own else said.get(end, ""))
         rows.append((code(stars + arg.arg), code(kind), code(ast.unparse(default)) if default else "", meaning))
     if given:
-        rows.append(("*returns*", code(ast.unparse(given)), "", said.get(given.end_lineno, "")))
+        rows.append(("*returns*", code(ast.unparse(given)), "", on_one_line if own else said.get(given.end_lineno, "")))
     elif on_one_line.startswith("->"):
         rows.append(("*returns*", "", "", on_one_line[2:].strip()))
     if not any(meaning for *_, meaning in rows):

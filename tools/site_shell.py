@@ -172,6 +172,8 @@ def contents(page: Page) -> str:
         if anchor is not None:
             text = "".join(str(c) for c in heading.contents if c is not anchor)
             text = re.sub(r"</?a\b[^>]*>", "", text)
+            if page.kind == "reference":
+                text = re.sub(r"(?<=[a-z]\.)(?=\w)|(?<=[A-Z]_)(?=[A-Z])", "<wbr>", text)  # long names may be broken there
             items.append(f'<li class="{heading.name}"><a href="{anchor["href"]}">{text}</a></li>')
     if len(items) < 2:
         return ""
