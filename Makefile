@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 NB ?=
 PORT ?= 8000
-# Threads that wait spinning slow each other down where the cores are shared: the demo by a factor of seven.
+# Threads that wait spinning slow each other down where the cores are shared, as by two notebooks under test. The demo spins a little.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
@@ -18,6 +18,7 @@ help:
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
 	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'
 
+demo: export GOMP_SPINCOUNT ?= 20000
 demo: $(VENV)/.ready-demo
 	@$(VENV)/bin/pretrain-mpnet --demo --overwrite
 

@@ -139,7 +139,8 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
     "The command pretrain-mpnet."
     argv = sys.argv[1:] if argv is None else list(argv)
     if "RANK" in os.environ: os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR") # when a rank is lost, PyTorch's own layers say so in pages
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive") # PyTorch isn't loaded yet: threads that spin while they wait slow a shared machine down
+    # PyTorch isn't loaded yet. Threads that wait spin a little: those that sleep at once wake late, those that spin for long slow a shared machine down
+    if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     debug = "--debug" in argv
     try:
         config = parse_args(argv)
