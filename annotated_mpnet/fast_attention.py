@@ -8,6 +8,7 @@ __all__ = ['STEPS', 'INTEGERS', 'PIECE', 'keep_mask', 'drop_', 'SeededDropout', 
 
 # %% ../nbs/05b_fast_attention.ipynb #05b-003
 import math
+from itertools import product
 
 import numpy as np
 import torch
@@ -151,11 +152,10 @@ class BlockwiseAttention(torch.autograd.Function):
         n, first = max(1, min(own, 2 * PIECE // max(1, rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
         buffer, bits = q.new_empty(n, rows, keys), np.random.SFC64(ctx.seed)
         values, blind = values.flatten(0, 1)[:, first:], ctx.shared.blind
-        for i in range(len(q)):
-            if i % own % n: continue
-            of = slice(i % own, min(i % own + n, own))
-            at = slice(i, i + of.stop - of.start)
-            weights = buffer[:at.stop - i]
+        for start, h in product(range(0, len(q), own), range(0, own, n)):
+            of = slice(h, min(h + n, own))
+            at = slice(start + of.start, start + of.stop)
+            weights = buffer[:of.stop - h]
             torch.baddbmm(values[of], q[at], k[at].transpose(1, 2), out=weights)
             torch.softmax(weights, -1, out=weights)
             if blind is not None: weights.masked_fill_(blind[of, first:, None], 0)              # a row that sees nothing gathers nothing
