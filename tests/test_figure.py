@@ -1,7 +1,5 @@
 """The interactive figure of lesson 05, in a browser: what it shows is `two_stream_mask`, by mouse, keyboard and finger."""
-import os
 import re
-import shutil
 from functools import cache
 from pathlib import Path
 
@@ -14,8 +12,6 @@ from annotated_mpnet.configuration import OBJECTIVES
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "docs" / "assets" / "two_stream_figure.html"
 LESSON = ROOT / "nbs" / "05_two_stream_attention.ipynb"
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]
 T, P = 9, 3  # of the lesson's sentence
 SIZES = (1, 3, 5)
 PHONE = {"width": 390, "height": 844}
@@ -29,21 +25,6 @@ def saved_figure() -> str:
     found = [o.data["text/html"] for c in cells if c.cell_type == "code" for o in c.outputs if "text/html" in o.get("data", {})]
     assert len(found) == 1, "the lesson has one interactive figure"
     return found[0]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    "The system's Chromium."
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        said = "Chromium is missing: install it (Debian and Ubuntu: apt-get install chromium) to test what needs a browser"
-        pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -25,8 +25,6 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
 PARTS = ("nbs", "docs", "tools", "annotated_mpnet", "settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
 WIDTHS = {"phone": 390, "desk": 1280}
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 AXE = ROOT / "tests/fixtures/axe/axe.min.js"
 SERIOUS = ("serious", "critical")  # the impacts of axe-core that fail
 
@@ -319,20 +317,6 @@ def base(site):
     threading.Thread(target=shown.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{shown.server_address[1]}{serve_docs.Pages.base}/"
     shown.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    "The system's Chromium."
-    path = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if path is None:
-        said = "no Chromium here for the site's browser tests; get one with `apt-get install chromium` or your system's package manager"
-        pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield running
-        running.close()
 
 
 LOOK = """async () => {

@@ -8,7 +8,6 @@ import lessons
 import make_slides
 import nbformat
 import pytest
-from test_figure import browser  # noqa: F401  the system's Chromium, or a line that says how to get it
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT = 720
@@ -24,7 +23,7 @@ def slides(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def open_page(browser, slides):  # noqa: F811
+def open_page(browser, slides):
     "A function that opens one of the pages, offline; nothing may be missing, and no error may be logged."
     problems, context = [], browser.new_context(viewport={"width": 1280, "height": HEIGHT}, offline=True)
     page = context.new_page()
