@@ -152,7 +152,7 @@ class BlockwiseAttention(torch.autograd.Function):
         n, first = max(1, min(own, 2 * PIECE // max(1, rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
         buffer, bits = q.new_empty(n, rows, keys), np.random.SFC64(ctx.seed)
         values, blind = values.flatten(0, 1)[:, first:], ctx.shared.blind
-        for start, h in product(range(0, len(q), own), range(0, own, n)):
+        for start, h in product(range(0, len(q), max(1, own)), range(0, own, n)):
             of = slice(h, min(h + n, own))
             at = slice(start + of.start, start + of.stop)
             weights = buffer[:of.stop - h]
