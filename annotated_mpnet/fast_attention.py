@@ -76,22 +76,23 @@ class LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight, bucket, sees, dtype, shared): # (buckets, heads), (batch or 1, rows, keys) twice -> (batch or 1, heads, rows, keys)
         ctx.set_materialize_grads(False)
+        n_buckets, heads = weight.shape
+        bucket = bucket.masked_fill(~sees, n_buckets)                                                    # one more, for what isn't seen
         ctx.save_for_backward(bucket)
-        ctx.n_buckets, ctx.shared = len(weight), shared
-        values = weight.to(dtype).t().contiguous().index_select(1, bucket.flatten().int()).view(weight.shape[1], *bucket.shape).transpose(0, 1)
-        return torch.where(sees[:, None], values, float("-inf")).contiguous()
+        ctx.n_buckets, ctx.shared = n_buckets, shared
+        values = F.pad(weight.t(), (0, 1), value=float("-inf")).index_select(1, bucket.flatten().int())  # (heads, cells)
+        return values.view(heads, *bucket.shape).transpose(0, 1).to(dtype).contiguous()
 
     @staticmethod
     def backward(ctx, grad): # (batch or 1, heads, rows, keys), or None where the layers gathered it themselves
         (bucket,), total = ctx.saved_tensors, None
-        each = torch.arange(ctx.n_buckets, dtype=bucket.dtype, device=bucket.device)
         for gathered in (grad, ctx.shared.take()):
             if gathered is None: continue
             cells = gathered.transpose(0, 1).flatten(1).split(PIECE // 8, dim=1)                         # (heads, some cells) each
             for cell, of in zip(cells, bucket.expand(len(gathered), -1, -1).flatten().split(PIECE // 8)):
                 part = cell.to(torch.promote_types(cell.dtype, torch.float32))
-                part = part @ (of[:, None] == each).to(part.dtype)                                       # (heads, buckets)
-                total = part if total is None else total + part
+                part = part @ torch.eye(ctx.n_buckets + 1, ctx.n_buckets, dtype=part.dtype, device=part.device).index_select(0, of.int())
+                total = part if total is None else total + part                                             # (heads, buckets)
         return None if total is None else total.t(), None, None, None, None
 
 
@@ -105,7 +106,7 @@ class SharedBias:
                  dtype: torch.dtype,            # of the scores
                 ):
         bucket = table.buckets(query_positions, key_positions)
-        bucket = bucket.to(torch.uint8 if table.num_embeddings <= 256 else torch.int32)   # it is kept until the backward pass
+        bucket = bucket.to(torch.uint8 if table.num_embeddings < 256 else torch.int32)   # it is kept until the backward pass
         self.task = self.gradient = self.blind = None
         self.values = LookUp.apply(table.weight, bucket, sees, dtype, self)               # (batch or 1, heads, rows, keys)
 

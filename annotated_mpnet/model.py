@@ -178,8 +178,8 @@ class MPNetForPretraining(nn.Module):
         return (logits[:, -pred_size:], logits[:, :pred_size]) if return_mlm else logits
 
     def chunk_losses(self, hidden, targets): # (n, dim), (n,) -> (n,) nats, (n,) bool
-        logits = self.logits(hidden)[:, :self.config.vocab_size]
-        return F.cross_entropy(logits.float(), targets, reduction="none"), logits.argmax(-1) == targets
+        logits = self.logits(hidden)[:, :self.config.vocab_size].float()
+        return F.cross_entropy(logits, targets, reduction="none"), logits.argmax(-1) == targets
 
     def token_losses(self,
                      batch: dict,              # as the collator gives it
