@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['logger', 'BEAT', 'SILENT', 'STUCK', 'PATIENCE', 'MARKER', 'Ranks', 'Losses', 'synchronized', 'exchanging',
-           'idle_batch', 'Watch', 'RankLost', 'tells_of_a_lost_rank', 'explain', 'new_store', 'meet', 'join_ranks',
-           'launch_name', 'restarts', 'leave_marker', 'is_restart']
+           'idle_batch', 'Watch', 'RankLost', 'tells_of_a_lost_rank', 'explain', 'new_store', 'meet', 'leave',
+           'join_ranks', 'launch_name', 'restarts', 'leave_marker', 'is_restart']
 
 # %% ../nbs/08b_ranks.ipynb #08b-003
+import gc
 import hashlib
 import logging
 import math
@@ -17,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -256,6 +258,13 @@ def meet() -> Ranks:
     return ranks
 
 
+def leave(ranks: Ranks) -> None:
+    "Give up the groups and whatever holds one, as a model in DDP does: a thread of theirs that outlives Python's takes the process with it."
+    dist.destroy_process_group()
+    ranks.group = None
+    gc.collect()
+
+
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
     "The ranks that torchrun started, as its environment tells; a process by itself is alone."
@@ -269,9 +278,11 @@ def join_ranks() -> Iterator[Ranks]:
         yield ranks
         ranks.wait()
         ranks.watch.over.set()
-        if began: dist.destroy_process_group()
+        if began: leave(ranks)
     except Exception as error:
-        if getattr(error, "together", False) and began: dist.destroy_process_group()
+        if getattr(error, "together", False) and began:
+            traceback.clear_frames(error.__traceback__)                       # they hold the model
+            leave(ranks)
         raise explain(error, ranks.watch) from error
     finally:
         ranks.watch.over.set()

@@ -6,12 +6,14 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from helpers_ranks import RECORD, Group, children, finished, samples, torchrun
+from helpers_ranks import RECORD, Group, children, finished, free_port, samples, torchrun
 from helpers_runs import FIXTURES, Run, failed
 from helpers_runs import finished as finished_alone
 from test_resume import same
@@ -200,6 +202,31 @@ def test_a_lost_rank_ends_all_within_a_minute():
 
 def last_saved(place: Path) -> int:
     return max((int(path.name[10:].removesuffix(".pt")) for path in interval_checkpoints(place / "run")), default=0)
+
+
+LEAVING = """
+from pathlib import Path
+from annotated_mpnet.ranks import join_ranks
+class Stop(Exception): together = True
+def threads(): return [name for path in Path("/proc/self/task").iterdir() if "gloo" in (name := (path / "comm").read_text())]
+def work(ranks, error=None):
+    group = ranks.group
+    assert threads()
+    if error: raise error
+with join_ranks() as ranks: work(ranks)
+assert not threads(), threads()
+try:
+    with join_ranks() as again: work(again, Stop())
+except Stop as error: kept = error
+assert not threads() and kept.__traceback__, threads()
+"""
+
+
+def test_no_thread_of_a_group_outlives_it():
+    "One that frees a tensor while Python ends would take a run that is done with it (SIGABRT)."
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    done = subprocess.run([sys.executable, "-c", LEAVING], env=os.environ | alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_murder(place):
