@@ -253,6 +253,7 @@ def read_value(f: Field,        # the field that the value is for
     except (ValueError, OverflowError):
         raise UserError(f"{name} takes {KIND_WORDS[kind(f)]}, not {value!r}") from None
     if value is None: return None
+    if isinstance(value, str) and "\0" in value: raise UserError(f"{name} holds a null character, which no name can: {value!r}")
     if choices and value not in choices:
         raise UserError(f"{name} takes one of {', '.join(choices)}, not {value!r}{nearest(value, choices)}")
     if rule and not RULES[rule](value): raise UserError(f"{name} must be {rule}, not {value!r}")
