@@ -81,12 +81,12 @@ def curves(folder: Path) -> dict[str, list]:
     return {name: line for name, line in read_scalars(folder / "logs").items() if "per_second" not in name and "wait" not in name}
 
 
-def same_run(a: Path, b: Path, without_state: int = 0) -> None:
-    "Two folders hold the same run: weights, optimizer, place in the data, losses, curves. Until some update one saved no state with its best weights."
+def same_run(a: Path, b: Path, other_arguments_until: int = 0) -> None:
+    "Two folders hold the same run: weights, optimizer, place in the data, losses, curves. What one saved under other arguments has the same weights."
     for name in ("final", "best"):
         contents = [read_checkpoint(folder / f"run/{name}_checkpoint.pt") for folder in (a, b)]
-        if name == "best" and contents[0]["update"] <= without_state:
-            contents = [{key: value for key, value in content.items() if key != "state"} for content in contents]
+        if name == "best" and contents[0]["update"] <= other_arguments_until:
+            contents = [{key: value for key, value in content.items() if key not in ("config", "state")} for content in contents]
         same(*contents, name)
     there, here = curves(a), curves(b)
     assert there == here
@@ -192,7 +192,7 @@ def test_signals(what, module, name, count, signum, place, left_alone):
     stopped = read_checkpoint(path)
     assert "optimizer" in stopped["state"]
     finished([*argv, "--resume"], place)
-    same_run(left_alone("files", argv), place, without_state=stopped["update"])
+    same_run(left_alone("files", argv), place, other_arguments_until=stopped["update"])
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
