@@ -36,6 +36,7 @@ setup(
         *(f"Programming Language :: Python :: {p}" for p in PYTHONS),
     ],
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
+    package_data={cfg["lib_path"]: ["course/**"]},  # what lessons read: stored experiments, small models
     install_requires=words("requirements"),
     extras_require={
         "notebooks": notebooks,

@@ -88,11 +88,12 @@ class LookUp(torch.autograd.Function):
         (bucket,), total = ctx.saved_tensors, None
         for gathered in (grad, ctx.shared.take()):
             if gathered is None: continue
+            dtype = torch.promote_types(gathered.dtype, torch.float32)
+            ones = torch.eye(ctx.n_buckets + 1, ctx.n_buckets, dtype=dtype, device=gathered.device)      # the row of the one more is empty
             cells = gathered.transpose(0, 1).flatten(1).split(PIECE // 8, dim=1)                         # (heads, some cells) each
             for cell, of in zip(cells, bucket.expand(len(gathered), -1, -1).flatten().split(PIECE // 8)):
-                part = cell.to(torch.promote_types(cell.dtype, torch.float32))
-                part = part @ torch.eye(ctx.n_buckets + 1, ctx.n_buckets, dtype=part.dtype, device=part.device).index_select(0, of.int())
-                total = part if total is None else total + part                                             # (heads, buckets)
+                part = cell.to(dtype) @ ones.index_select(0, of.int())                                   # (heads, buckets)
+                total = part if total is None else total + part
         return None if total is None else total.t(), None, None, None, None
 
 
@@ -149,11 +150,11 @@ class BlockwiseAttention(torch.autograd.Function):
 
     @staticmethod
     def blocks(ctx, q, k, values): # yields which heads, which of the bias, their weights (heads, rows, keys), the dropout mask or None
-        rows, keys, own = q.shape[1], k.shape[1], values.shape[:2].numel()     # the bias has `own` heads: those of a sequence, or of all
+        rows, keys, own = q.shape[1], k.shape[1], max(1, values.shape[:2].numel())   # the bias has `own` heads: a sequence's, or those of all, if any
         n, first = max(1, min(own, 2 * PIECE // max(1, rows * keys))), values.shape[2] - rows   # the last layer has only the last rows
         buffer, bits = q.new_empty(n, rows, keys), np.random.SFC64(ctx.seed)
         values, blind = values.flatten(0, 1)[:, first:], ctx.shared.blind
-        for start, h in product(range(0, len(q), max(1, own)), range(0, own, n)):
+        for start, h in product(range(0, len(q), own), range(0, own, n)):
             of = slice(h, min(h + n, own))
             at = slice(start + of.start, start + of.stop)
             weights = buffer[:of.stop - h]

@@ -8,7 +8,6 @@ __all__ = ['logger', 'BEAT', 'SILENT', 'STUCK', 'PATIENCE', 'MARKER', 'Ranks', '
            'join_ranks', 'launch_name', 'restarts', 'leave_marker', 'is_restart']
 
 # %% ../nbs/08b_ranks.ipynb #08b-003
-import gc
 import hashlib
 import logging
 import math
@@ -259,10 +258,9 @@ def meet() -> Ranks:
 
 
 def leave(ranks: Ranks) -> None:
-    "Give up the groups and whatever holds one, as a model in DDP does: a thread of theirs that outlives Python's takes the process with it."
+    "Give up the groups, which waits for their threads: one that frees a tensor while Python ends takes the process with it."
     dist.destroy_process_group()
     ranks.group = None
-    gc.collect()
 
 
 @contextmanager
@@ -281,7 +279,7 @@ def join_ranks() -> Iterator[Ranks]:
         if began: leave(ranks)
     except Exception as error:
         if getattr(error, "together", False) and began:
-            traceback.clear_frames(error.__traceback__)                       # they hold the model
+            traceback.clear_frames(error.__traceback__)                       # they may hold a group
             leave(ranks)
         raise explain(error, ranks.watch) from error
     finally:

@@ -1,4 +1,4 @@
-"""Make the model that lessons 30 to 34 use, nbs/data/demo-model: the demo's, for transformers, in half precision.
+"""Make the model that lessons 30 to 34 use, annotated_mpnet/course/demo-model: the demo's, for transformers, in half precision.
 
     python experiments/demo_model.py                        pretrain as `pretrain-mpnet --demo` does (four minutes), then convert
     python experiments/demo_model.py demo-checkpoints       convert a run that is there already
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from annotated_mpnet.cli import main as pretrain_mpnet  # noqa: E402
 from annotated_mpnet.huggingface import to_huggingface  # noqa: E402
 
-FOLDER = ROOT / "nbs" / "data" / "demo-model"
+FOLDER = ROOT / "annotated_mpnet" / "course" / "demo-model"
 
 
 def main(run: str | None = None) -> None: # the folder of a run; None: make one

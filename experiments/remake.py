@@ -1,11 +1,11 @@
-"""Remake the stored results of a lesson: the long experiments of lessons 30 to 34, whose results lie in nbs/data.
+"""Remake the stored results of a lesson: the long experiments of lessons 30 to 34, whose results lie in annotated_mpnet/course.
 
     python experiments/remake.py 31                      all that are missing
     python experiments/remake.py 31 pretrain mpnet 1     this one, whether it is there or not
     python experiments/remake.py 31 --list               what there is, and what is missing
 
 The code is the lesson's own: its cells that begin with `#| experiment: true` are run, in order, and then `experiment`,
-which one of them defines, is called for each entry of the list `EXPERIMENTS`. What it gives is a line of nbs/data/31.jsonl,
+which one of them defines, is called for each entry of the list `EXPERIMENTS`. What it gives is a line of annotated_mpnet/course/31.jsonl,
 with the versions that it was made with. Models that only the experiments need lie in runs/, which git ignores.
 """
 import json
@@ -23,7 +23,7 @@ import nbformat  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-NBS, MARK = ROOT / "nbs", "#| experiment: true"
+NBS, COURSE, MARK = ROOT / "nbs", ROOT / "annotated_mpnet" / "course", "#| experiment: true"
 
 
 def lesson_cells(number: str) -> dict:
@@ -40,7 +40,7 @@ def lesson_cells(number: str) -> dict:
 
 def stored(number: str) -> dict[tuple, dict]:
     "The lines of a lesson's file, by their arguments."
-    path = NBS / "data" / f"{number}.jsonl"
+    path = COURSE / f"{number}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return {tuple(line["args"]): line for line in map(json.loads, lines)}
 
@@ -52,7 +52,7 @@ def remake(number: str, args: tuple, experiment) -> None:
     made_with = {"python": platform.python_version(), **{name: version(name) for name in ("torch", "transformers")}}
     lines = stored(number) | {args: {"args": list(args), **result, "made_with": made_with}}
     text = "".join(json.dumps(lines[key]) + "\n" for key in sorted(lines, key=str))
-    path = NBS / "data" / f"{number}.jsonl"
+    path = COURSE / f"{number}.jsonl"
     path.with_suffix(".part").write_text(text, encoding="utf-8")
     path.with_suffix(".part").replace(path)      # whole or absent
     print(f"{number} {' '.join(map(str, args))}: {time.time() - begun:.0f} s", flush=True)

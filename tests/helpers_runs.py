@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "annotated_mpnet" / "course" / "interop"
 PRELOAD = ["annotated_mpnet.cli", "annotated_mpnet.trainer", "annotated_mpnet.data", "datasets", "pyarrow.parquet", "torch.utils.tensorboard",
            "transformers.models.auto.tokenization_auto", "transformers.models.bert.tokenization_bert"]
 context = multiprocessing.get_context("forkserver")

@@ -10,7 +10,7 @@ from annotated_mpnet.attention import two_stream_mask
 from annotated_mpnet.configuration import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parents[1]
-TEMPLATE = ROOT / "docs" / "assets" / "two_stream_figure.html"
+TEMPLATE = ROOT / "annotated_mpnet" / "course" / "two_stream_figure.html"
 LESSON = ROOT / "nbs" / "05_two_stream_attention.ipynb"
 T, P = 9, 3  # of the lesson's sentence
 SIZES = (1, 3, 5)

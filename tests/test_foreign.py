@@ -6,12 +6,12 @@ import types
 import zipfile
 from argparse import Namespace
 from dataclasses import fields, replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers_batches import shake
+from helpers_runs import FIXTURES
 
 from annotated_mpnet.checkpoints import load_model
 from annotated_mpnet.configuration import ACTIVATIONS, ModelConfig, UserError
@@ -19,7 +19,6 @@ from annotated_mpnet.foreign import FAIRSEQ, PROGRAMS, PSZEMRAJ, YEXT, convert, 
 from annotated_mpnet.model import ACTIVATION_FUNCTIONS, MPNetForPretraining
 from annotated_mpnet.positions import relative_position_bucket
 
-FIXTURES = Path(__file__).parent / "fixtures"
 ORIGINAL, FIRST, PORT = PROGRAMS
 
 

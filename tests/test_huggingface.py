@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers.dynamic_module_utils
 from helpers_batches import shake, tiny_model
+from helpers_runs import FIXTURES
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, MPNetConfig, MPNetForMaskedLM, MPNetModel, pipeline
 from transformers.utils import logging as transformers_logging
@@ -26,7 +27,6 @@ from annotated_mpnet.optimization import make_optimizer
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import load_tokenizer
 
-FIXTURES = Path(__file__).parent / "fixtures"
 transformers_logging.disable_progress_bar()
 
 

@@ -1,18 +1,17 @@
 """The same weights, the same numbers: our model against the original's and other ports' files, and against transformers."""
 from argparse import Namespace
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from helpers_batches import shake
+from helpers_runs import FIXTURES
 from transformers import MPNetConfig, MPNetForMaskedLM
 
 from annotated_mpnet.configuration import ModelConfig
 from annotated_mpnet.foreign import convert
 from annotated_mpnet.model import MPNetForPretraining
 
-FIXTURES = Path(__file__).parent / "fixtures"
 TINY = {"vocab_size": 500, "encoder_layers": 2, "encoder_embed_dim": 32, "encoder_ffn_dim": 64, "encoder_attention_heads": 4,
         "max_positions": 64}
 

@@ -3,11 +3,11 @@ import copy
 import pickle
 from collections import Counter
 from itertools import combinations, permutations, product
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers_runs import FIXTURES
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
@@ -17,7 +17,7 @@ from annotated_mpnet.configuration import UserError
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
 
-PIECES = AutoTokenizer.from_pretrained(Path(__file__).parent / "fixtures" / "tokenizer", local_files_only=True)   # 500 tokens
+PIECES = AutoTokenizer.from_pretrained(FIXTURES / "tokenizer", local_files_only=True)   # 500 tokens
 LETTERS = wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *"abcdefgh", *("##" + c for c in "abcdefgh"), "<mask>"])   # 21 tokens
 TOKENS = PIECES.convert_ids_to_tokens(list(range(len(PIECES))))
 SPECIAL = set(PIECES.all_special_ids)

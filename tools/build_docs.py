@@ -124,7 +124,7 @@ def copy_files(rendered: Path, out: Path) -> None:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / name)
     shutil.copytree(ROOT / "docs/assets", out / "docs/assets", copy_function=shutil.copyfile,
-                    ignore=shutil.ignore_patterns("two_stream_figure.html", "reveal"))    # the parts of a figure and of the slides, no pages
+                    ignore=shutil.ignore_patterns("reveal"))    # parts of the slides, no pages
     (out / "notebooks").mkdir()
     for path in (ROOT / "nbs").glob("*.ipynb"):
         shutil.copyfile(path, out / "notebooks" / path.name)
