@@ -143,6 +143,9 @@ def lesson_problems(path: Path, cells: list) -> list[str]:
         lessons.read(path)
     except ValueError as error:
         problems.append(str(error))
+    first = lessons.first_code(cells)
+    if first is None or first.source != lessons.install_cell():
+        problems.append("a lesson's first code is that of tools/lessons.py, which installs the package where it is missing")
     prose = "\n\n".join(c.source for c in cells if c.cell_type == "markdown")
     _, _, questions = prose.partition("\n## Questions")
     if questions.count("<details>") < 2 or questions.count("<details>") != questions.count("</details>"):

@@ -1,5 +1,6 @@
 """What a lesson says of itself: its goals, its time, its exercises, its figures. Pages and slides are made of it, and checks too."""
 import re
+from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,16 @@ import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
+# A lesson that was downloaded alone, or opened in Colab or Kaggle, gets what it needs from its first cell. Not by the
+# name alone: another program has it on PyPI.
+INSTALL = """\
+#| code-fold: true
+#| code-summary: "Setup: installs the package where it is missing"
+from importlib.util import find_spec
+
+if find_spec("annotated_mpnet") is None:
+    print("Installing annotated-mpnet and what its lessons need (a minute or two)")
+    %pip install --quiet "annotated-mpnet[notebooks] @ git+{git_url}@{branch}\""""
 
 
 @dataclass
@@ -63,6 +74,18 @@ def figures(cells: list) -> list[Figure]:
     return found
 
 
+def install_cell() -> str:
+    "The first code of every lesson, with the address of settings.ini."
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    return INSTALL.format(**{key: config["DEFAULT"][key] for key in ("git_url", "branch")})
+
+
+def first_code(cells: list):
+    "The first cell of code that does something: not one that names the module."
+    return next((c for c in cells if c.cell_type == "code" and readme.cell_options(c.source)[2]), None)
+
+
 def one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip()
 
@@ -70,7 +93,7 @@ def one_line(text: str) -> str:
 def read(path: Path) -> Lesson:
     "What the lesson in `path` says of itself; a ValueError where it doesn't."
     cells = nbformat.read(path, as_version=4).cells
-    top = "\n\n".join(c.source for c in cells[:4] if c.cell_type == "markdown")
+    top = "\n\n".join(c.source for c in cells[:5] if c.cell_type == "markdown")
     title, purpose = (re.search(pattern, top, re.MULTILINE) for pattern in (r"^# (.+)$", r"^> (.+)$"))
     first = re.search(r"\*\*Know first:\*\*\s*(.+?)(?=\*\*Time|\n\n|\Z)", top, re.DOTALL)
     time = re.search(r"\*\*Time:\*\*\s*(\d+ minutes to read[^.]*)\.", top)
