@@ -1,18 +1,22 @@
 # Every target sets up all it needs in $(VENV); a second call reuses it.
 #     make demo PYTHON=python3.12      another Python (3.11 to 3.13)
 #     make notebooks NB=03             only the notebooks whose names begin so
+#     make test-like CPU=avx2 THREADS=2     as on another machine: default, avx2 or avx512
 PYTHON ?= python3
 VENV ?= .venv
 NB ?=
+CPU ?= avx2
+THREADS ?= 1
 PORT ?= 8000
 # Threads that wait spinning slow each other down where the cores are shared, as by two notebooks under test. The demo spins a little.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test docs docs-serve notebooks slides clean FORCE
+.PHONY: help demo test test-like docs docs-serve notebooks slides clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
+	@echo 'make test-like   the same with the instruction set and the threads of another machine (CPU=avx2 THREADS=1)'
 	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
@@ -24,6 +28,9 @@ demo: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_tests.py
+
+test-like: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/run_tests.py --cpu $(CPU) --threads $(THREADS)
 
 notebooks: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_notebooks.py $(NB)

@@ -10,7 +10,7 @@ from configparser import ConfigParser
 from importlib import metadata
 from pathlib import Path
 
-import freeze
+import alone
 import in_step
 import nbformat
 import pytest
@@ -167,12 +167,7 @@ def test_constraints_pin_every_requirement():
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
     "The wheel, built from the package alone: no notebooks, no tests."
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for name in ("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / PACKAGE, source / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-qq", "--no-deps", "--no-build-isolation", "-w", built, source], check=True)
-    return next(built.glob("*.whl"))
+    return alone.wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_wheel_says_what_it_needs(wheel):
@@ -189,18 +184,8 @@ def test_wheel_says_what_it_needs(wheel):
 
 @pytest.fixture(scope="module")
 def bare_environment(tmp_path_factory, wheel) -> Path:
-    "A new environment with the wheel and, linked from here so that nothing is fetched, what the wheel requires and no more."
-    venv = tmp_path_factory.mktemp("bare")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    packages = next(venv.glob("[Ll]ib*/**/site-packages"))
-    for name in freeze.needed("annotated-mpnet"):
-        distribution = metadata.distribution(name)
-        for top in {f.parts[0] for f in distribution.files if f.parts[0] not in ("..", "__pycache__")}:
-            if not (packages / top).exists():
-                (packages / top).symlink_to(distribution.locate_file(top))
-    python = next(p for p in (venv / "bin" / "python", venv / "Scripts" / "python.exe") if p.exists())
-    subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", "-qq", "--no-deps", wheel], check=True)
-    return python
+    "A new environment with the wheel and what the wheel requires."
+    return alone.environment(tmp_path_factory.mktemp("bare"), wheel)
 
 
 def test_wheel_alone_runs_the_demo(bare_environment, tmp_path):

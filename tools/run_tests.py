@@ -1,70 +1,153 @@
 """`make test`: three steps, each timed; any that fails makes the whole fail, and the others still run.
 
-    python tools/run_tests.py                 all three
-    python tools/run_tests.py tests           one of them: in-step, notebooks, tests
+    python tools/run_tests.py                           all three
+    python tools/run_tests.py tests                     one of them: in-step, notebooks, tests
+    python tools/run_tests.py --cpu avx2 --threads 2    as on another machine: instruction set and threads
 """
+import argparse
 import os
+import platform
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import alone
+
 ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
-WORKERS = min(2, os.cpu_count() or 1)
-SECONDS_A_NOTEBOOK = 300  # a lesson takes under a minute; this ends one that hangs
+LANES = min(8, os.cpu_count() or 1)  # notebooks, or tests, side by side
+SECONDS_A_NOTEBOOK = 300  # this ends one that hangs
+CPU_BUDGET = 60  # seconds of one AVX2 core that a lesson may take; more is reported, and fails nothing
 # Nothing is fetched while testing, nor taken from what the user fetched before.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "WANDB_MODE": "offline", "TOKENIZERS_PARALLELISM": "false"}
-ONE_CORE = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "WANDB_MODE": "offline",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# The instruction sets that PyTorch's own kernels, oneDNN and MKL may use, in rising order.
+CAPS = {
+    "default": ("default", "SSE41", "SSE4_2"),
+    "avx2": ("avx2", "AVX2", "AVX2"),
+    "avx512": ("avx512", "AVX512_CORE", "AVX512"),
+}
+SWITCHES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+JUPYTER = "from nbclient.cli import main; main()"
 
 
-def run(*command: str, **options) -> subprocess.CompletedProcess:
-    "Run a command at the root, with no input and no network."
-    options["env"] = os.environ | OFFLINE | options.pop("env", {})
-    return subprocess.run([str(c) for c in command], cwd=ROOT, stdin=subprocess.DEVNULL, **options)
+def best_set() -> str:
+    "The highest of `CAPS` that this processor has."
+    probe = "import torch; print(torch.backends.cpu.get_cpu_capability().lower())"
+    env = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    done = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
-def in_step() -> bool:
+def machine(cpu: str | None, threads: int) -> dict[str, str]:
+    "The environment that makes this machine like another one."
+    env = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if cpu is None:
+        return env
+    rising = list(CAPS)
+    here = best_set()
+    if cpu != "default" and (here not in CAPS or rising.index(here) < rising.index(cpu)):
+        sys.exit(f"this processor has no {cpu}: PyTorch's best here is {here}; give --cpu default")
+    return env | dict(zip(SWITCHES, CAPS[cpu]))
+
+
+def run(env: dict[str, str], *command: object) -> bool:
+    "Whether a command at the root succeeds, with no input."
+    command = [str(c) for c in command]
+    return subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def in_step(env: dict[str, str]) -> bool:
     "Package, notebooks, README.md and docs/configuration.md say the same."
-    return run(sys.executable, "tools/in_step.py").returncode == 0
+    return run(env, sys.executable, "tools/in_step.py")
 
 
-def test_notebook(path: Path) -> bool:
-    "One notebook runs from top to bottom, in a process of its own: it can't lean on what another left behind."
-    started = time.time()
-    try:
-        done = run(BIN / "nbdev_test", "--path", path, env=ONE_CORE, capture_output=True, text=True, timeout=SECONDS_A_NOTEBOOK)
-        passed, said = done.returncode == 0 and "Success." in done.stdout, done.stdout + done.stderr
-    except subprocess.TimeoutExpired:
-        passed, said = False, f"stopped after {SECONDS_A_NOTEBOOK} s"
-    print(f"{'pass' if passed else 'FAIL'}  {path.name:<32} {time.time() - started:4.0f} s" + ("" if passed else f"\n{said}"), flush=True)
-    return passed
+def measured(command: list, folder: Path, env: dict[str, str]) -> tuple[int, str, float]:
+    "Exit code, output and CPU seconds (of its children, too) of a command that may hang."
+    with tempfile.TemporaryFile("w+") as log:
+        options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        process = subprocess.Popen(command, cwd=folder, env=env, **options)
+        timer = threading.Timer(SECONDS_A_NOTEBOOK, process.kill)  # a kernel ends with its parent
+        timer.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        timer.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        return process.returncode, log.read(), usage.ru_utime + usage.ru_stime
 
 
-def notebooks() -> bool:
-    "Every notebook runs from top to bottom, and its asserts hold (nbdev_test)."
-    with ThreadPoolExecutor(WORKERS) as pool:
-        results = list(pool.map(test_notebook, sorted((ROOT / "nbs").glob("[!_.]*.ipynb"))))
-    return bool(results) and all(results)
+def test_notebook(python: Path, env: dict[str, str], path: Path) -> tuple[str, bool, float]:
+    "One notebook runs from top to bottom in an empty folder, and leaves nothing there."
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, folder)
+        command = [python, "-c", JUPYTER, path.name]
+        code, said, seconds = measured(command, Path(folder), env)
+        left = sorted(p.name for p in Path(folder).iterdir() if p.name != path.name)
+    if code == -signal.SIGKILL:
+        said += f"\nstopped after {SECONDS_A_NOTEBOOK} s"
+    if left:
+        said += f"\nit left behind: {', '.join(left)}"
+    passed = code == 0 and not left
+    line = f"{'pass' if passed else 'FAIL'}  {path.name:<34} {seconds:4.0f} s of CPU"
+    print(line if passed else f"{line}\n{said}", flush=True)
+    return path.name, passed, seconds
 
 
-def tests() -> bool:
+def notebooks(env: dict[str, str]) -> bool:
+    "Every notebook runs in Jupyter, alone in an empty folder, with the wheel and what it requires."
+    paths = sorted((ROOT / "nbs").glob("[!_.]*.ipynb"))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(LANES) as pool:
+        place = Path(folder)
+        python = alone.environment(place / "venv", alone.wheel(place), ("notebooks",))
+        env = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+        results = list(pool.map(partial(test_notebook, python, env), paths))
+    dear = [f"{name} {seconds:.0f} s" for name, _, seconds in results if seconds > CPU_BUDGET]
+    print(f"all notebooks: {sum(seconds for *_, seconds in results):.0f} s of CPU")
+    if dear:
+        print(f"over the budget of {CPU_BUDGET} s of CPU: {', '.join(dear)}")
+    return bool(results) and all(passed for _, passed, _ in results)
+
+
+def tests(env: dict[str, str]) -> bool:
     "What a notebook can't test well (pytest)."
-    return run(sys.executable, "-m", "pytest", "-q", "--durations=5", "tests").returncode == 0
+    return run(env, sys.executable, "-m", "pytest", "-q", "--durations=5", "tests")
 
 
-def main(names: list[str]) -> int:
+STEPS = {"in-step": in_step, "notebooks": notebooks, "tests": tests}
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    "What the command line asks for."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    named = {"nargs": "*", "choices": [*STEPS, []], "metavar": "STEP"}
+    parser.add_argument("steps", **named, help=f"of {', '.join(STEPS)}; default: all")
+    parser.add_argument("--cpu", choices=CAPS, help="the highest instruction set to use")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str]) -> int:
     "Run the steps; 1 where one failed."
-    steps = {f.__name__.replace("_", "-"): f for f in (in_step, notebooks, tests)}
+    asked = arguments(argv)
+    env = os.environ | OFFLINE | machine(asked.cpu, asked.threads)
     results = {}
+    print(f"Python {platform.python_version()}, {asked.cpu or 'every'} instruction set, "
+          f"{asked.threads} thread{'s' * (asked.threads > 1)} a process, {LANES} side by side")
     with tempfile.TemporaryDirectory() as cache:
-        OFFLINE["HF_HOME"] = cache
-        for name in names or steps:
-            print(f"\n== {name}: {steps[name].__doc__}", flush=True)
+        for name in asked.steps or STEPS:
+            print(f"\n== {name}: {STEPS[name].__doc__}", flush=True)
             started = time.time()
-            results[name] = steps[name](), time.time() - started
+            results[name] = STEPS[name](env | {"HF_HOME": cache}), time.time() - started
     print()
     for name, (passed, seconds) in results.items():
         print(f"{'pass' if passed else 'FAIL'}  {name:<12} {seconds:5.0f} s")

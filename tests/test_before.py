@@ -1,0 +1,43 @@
+"""Checkpoints that older code wrote resume as they did there; tests/fixtures/before/make.py made them."""
+import importlib.util
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers_ranks import finished as finished_together
+from helpers_runs import finished
+
+BEFORE = Path(__file__).parent / "fixtures" / "before"
+spec = importlib.util.spec_from_file_location("make", BEFORE / "make.py")
+make = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make)
+
+
+@pytest.mark.parametrize("kind", make.KINDS)
+def test_resumes_as_before(kind, tmp_path):
+    "To the last bit on the kind of machine that wrote it; elsewhere kernels round differently."
+    make.write_texts(tmp_path)
+    (tmp_path / "run").mkdir()
+    saved = next((BEFORE / kind).glob("checkpoint*"))
+    copy = shutil.copytree if saved.is_dir() else shutil.copy
+    copy(saved, tmp_path / "run" / saved.name)
+    arguments, size = make.KINDS[kind]
+    argv = [*make.MODEL, "--tokenizer-name", str(make.TOKENIZER), *arguments, "--resume"]
+    if size > 1:
+        finished_together(argv, tmp_path, size)
+    else:
+        finished(argv, tmp_path)
+    stored = json.loads((BEFORE / kind / "log.json").read_text(encoding="utf-8"))
+    there, here = stored["numbers"], make.numbers(tmp_path)
+    assert list(there) == list(here)
+    made_with, machine = stored["made_with"], make.machine()
+    if made_with == machine:
+        assert there == here
+    elif kind != "demo" or made_with["python"] == machine["python"]:  # its text is Python's own
+        for name, line in there.items():
+            assert [n for n, _ in line] == [n for n, _ in here[name]]
+            if "accuracy" not in name:  # a prediction may tip over
+                for (_, x), (_, y) in zip(line, here[name]):
+                    assert math.isclose(x, y, rel_tol=1e-3), name

@@ -1,0 +1,60 @@
+"""The package as its users get it: the wheel, in an environment with what it requires and nothing else.
+
+    python tools/alone.py FOLDER        makes it with what the lessons need, and prints how to use it
+
+What is required is linked from the environment that runs this, so nothing is fetched.
+"""
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import freeze
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "annotated_mpnet"
+PARTS = ("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+
+
+def pip(*arguments: object) -> None:
+    "Run pip, which says nothing and fetches nothing."
+    subprocess.run([sys.executable, "-m", "pip", *map(str, arguments), "-qq", "--no-deps"], check=True)
+
+
+def wheel(folder: Path) -> Path:
+    "Build the wheel in an empty folder, from the package alone: no notebooks, no tests."
+    source, built = folder / "source", folder / "built"
+    source.mkdir()
+    for name in PARTS:
+        shutil.copy(ROOT / name, source)
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / PACKAGE, source / PACKAGE, ignore=skipped)
+    pip("wheel", "--no-build-isolation", "-w", built, source)
+    return next(built.glob("*.whl"))
+
+
+def environment(folder: Path, # where to make it
+                wheel: Path, # what to install in it
+                extras: tuple[str, ...] = (), # of the package: what they need is linked, too
+               ) -> Path: # its Python
+    "A new environment with a wheel and what the wheel requires."
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("[Ll]ib*/**/site-packages"))
+    for name in freeze.needed("annotated-mpnet", extras):
+        distribution = metadata.distribution(name)
+        for top in {f.parts[0] for f in distribution.files} - {"..", "__pycache__"}:
+            if not (packages / top).exists():
+                (packages / top).symlink_to(distribution.locate_file(top))
+    pythons = (folder / "bin" / "python", folder / "Scripts" / "python.exe")
+    python = next(p for p in pythons if p.exists())
+    pip("--python", python, "install", wheel)
+    return python
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    place = Path(sys.argv[1]).resolve()
+    place.mkdir(parents=True)
+    print(environment(place / "venv", wheel(place), ("notebooks",)), "-m nbclient.cli LESSON.ipynb")
