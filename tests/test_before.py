@@ -40,4 +40,4 @@ def test_resumes_as_before(kind, tmp_path):
             assert [n for n, _ in line] == [n for n, _ in here[name]]
             if "accuracy" not in name:  # a prediction may tip over
                 for (_, x), (_, y) in zip(line, here[name]):
-                    assert math.isclose(x, y, rel_tol=1e-3), name
+                    assert math.isclose(x, y, rel_tol=1e-5), name  # measured over instruction sets: 2e-7
