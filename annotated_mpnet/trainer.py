@@ -124,7 +124,10 @@ def has_bfloat16(device: torch.device) -> bool:
     "Whether the hardware computes with bfloat16, rather than imitates it."
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu": return False
-    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    names = ("avx512_bf16", "amx_tile")
+    processor = any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in names)
+    # oneDNN multiplies, and does without these instructions where ONEDNN_MAX_CPU_ISA says so
+    return processor and getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", bool)()
 
 
 def use_bfloat16(device: torch.device,
