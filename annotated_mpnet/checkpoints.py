@@ -32,7 +32,7 @@ from typing import Any, BinaryIO
 import torch
 from transformers import AutoTokenizer
 
-from .configuration import ModelConfig, PretrainConfig, UserError
+from .configuration import ModelConfig, PretrainConfig, UserError, arguments_of
 from .foreign import convert, damaged_record, load_trusted
 from .model import MPNetForPretraining
 from .ranks import Ranks
@@ -188,7 +188,7 @@ def save_checkpoint(path: Path,             # the file to make or replace
                    ) -> None:
     "Write a model and all that is needed to use it, or to go on with its training, into one file."
     if weights is None: weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    content = {"format": FORMAT, "model_config": asdict(model.config), "config": asdict(config), "tokenizer": tokenizer_files(tokenizer),
+    content = {"format": FORMAT, "model_config": asdict(model.config), "config": arguments_of(config), "tokenizer": tokenizer_files(tokenizer),
                "update": update, "metrics": metrics, "model": weights}
     write_whole(path, content if state is None else content | {"state": state})
 
@@ -202,7 +202,7 @@ def save_sharded(path: Path,             # the folder to make or replace, checkp
     "As `save_checkpoint`, but each rank writes what it has."
     from annotated_mpnet.sharding import write_shards
     temporary = path.with_name(f".{path.name}.{ranks.share(os.getpid)}.tmp")
-    content = {"format": FORMAT, "model_config": asdict(model.config), "config": asdict(config), "tokenizer": tokenizer_files(tokenizer),
+    content = {"format": FORMAT, "model_config": asdict(model.config), "config": arguments_of(config), "tokenizer": tokenizer_files(tokenizer),
                "update": update, "metrics": metrics}
     tensors = {"model": model.state_dict()}
     if state is not None:

@@ -11,14 +11,13 @@ import logging
 import os
 import re
 import time
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from .configuration import ModelConfig, PretrainConfig, UserError
+from .configuration import ModelConfig, PretrainConfig, UserError, arguments_of
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -101,7 +100,7 @@ def open_wandb(config: PretrainConfig,  # the arguments of the run
     try:
         wandb.setup(wandb.Settings(silent=True, login_timeout=60))
         return wandb.init(project=config.wandb_project, name=config.wandb_name, id=run_id, resume="allow" if run_id else None, dir=place,
-                          config=asdict(config), settings=wandb.Settings(silent=True, console="off", **seconds))
+                          config=arguments_of(config), settings=wandb.Settings(silent=True, console="off", **seconds))
     except (wandb.Error, ValueError, TimeoutError) as error:
         lines = [line.strip() for line in str(error).replace("Use `wandb login` to log in.", "").splitlines() if line.strip()]
         reason = " ".join(lines[1:3] if "validation error" in lines[0] else lines[:1]).rstrip(". ")

@@ -24,14 +24,14 @@ import torch
 
 from .attention import dense_bias
 from .checkpoints import load_model, prune, remove_leftovers, save_checkpoint, save_sharded
-from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, flag, show
+from .configuration import FIELDS, ModelConfig, PretrainConfig, UserError, flag, given_names, show
 from .data import Batches, Shuffled, StreamLost, load_data
 from .fast_attention import fast_bias
 from .model import MPNetForPretraining, parameter_counts
 from .optimization import clip_gradient, learning_rate, make_optimizer, set_hyperparameters
 from .permutation import MaskedPermutedCollator
 from .ranks import Ranks, exchanging, idle_batch, join_ranks, leave_marker, synchronized
-from .start import Start, agreed, given_names, make_room, run_files, where_to_begin
+from .start import Start, agreed, make_room, run_files, where_to_begin
 from .tracking import Tracker, peak_flops, update_flops
 
 logger = logging.getLogger("annotated_mpnet")

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configuration_page import docs_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotated_mpnet import arguments
 from annotated_mpnet import configuration as c
-from annotated_mpnet.configuration import ModelConfig, PretrainConfig, UserError, check, parse_args, scaled_buckets
+from annotated_mpnet.arguments import parse_args
+from annotated_mpnet.configuration import ModelConfig, PretrainConfig, UserError, scaled_buckets
+from annotated_mpnet.rules import RULES_BETWEEN, check, refuse
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = json.loads((ROOT / "tests/fixtures/configuration-reference.json").read_text())
@@ -27,7 +31,7 @@ DEMO = ["--demo"]
 def words(f, value) -> list[str]:
     "An argument and its value as words of a command line."
     if isinstance(value, bool):
-        return [c.flag(f.name) if value else c.off_flag(f.name)]
+        return [c.flag(f.name) if value else arguments.off_flag(f.name)]
     return [c.flag(f.name), str(value)]
 
 
@@ -71,7 +75,7 @@ def test_every_field_is_declared_whole():
 
 
 def test_names_are_unique():
-    every = [name.replace("_", "-") for f in ALL for name in c.names(f)] + [c.off_flag(f.name) for f in ALL if c.kind(f) is bool]
+    every = [name.replace("_", "-") for f in ALL for name in c.names(f)] + [arguments.off_flag(f.name) for f in ALL if c.kind(f) is bool]
     assert len(set(every)) == len(every)
 
 
@@ -96,7 +100,7 @@ def page_rows() -> list[tuple[str, list[str], str, str]]:
 
 
 def test_page_is_current():
-    assert PAGE.read_text() == c.docs_table(), "python -m annotated_mpnet.configuration > docs/configuration.md"
+    assert PAGE.read_text() == docs_table(), "python tools/configuration_page.py"
 
 
 def test_page_has_every_argument():
@@ -137,16 +141,16 @@ def test_commands_on_the_page():
 
 
 def test_rules_name_real_arguments():
-    for text in [*c.BETWEEN_ARGUMENTS, *(f.metadata["help"] for f in ALL)]:
+    for text in [*(rule.text for rule in RULES_BETWEEN), *(f.metadata["help"] for f in ALL)]:
         for name in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text):
-            assert name in c.spellings(), f"{name} in {text!r}"
+            assert name in arguments.spellings(), f"{name} in {text!r}"
 
 
 # --help
 
 
 def test_help_has_every_argument_under_its_heading():
-    text = c.build_parser().format_help()
+    text = arguments.build_parser().format_help()
     places = [text.index(f"\n{heading}:\n") for heading in c.groups()]
     assert places == sorted(places)
     for (heading, members), start, end in zip(c.groups().items(), places, [*places[1:], len(text)]):
@@ -160,13 +164,17 @@ def test_help_has_every_argument_under_its_heading():
     "parse_args(['--help'])",
     "parse_args(['--demo', '--lr', '1e-3'])",
     "check(parse_args(['--demo', '--config', 'run.yaml']))",
+    "refuse(parse_args(['--demo']))",
     "docs_table()",
 ])
 def test_torch_is_not_imported(code, tmp_path):
     (tmp_path / "run.yaml").write_text("lr: 1e-3\n")
     program = f"""
 import sys
-from annotated_mpnet.configuration import *
+sys.path.insert(0, {str(ROOT / "tools")!r})
+from annotated_mpnet.arguments import *
+from annotated_mpnet.rules import *
+from configuration_page import docs_table
 try: {code}
 except SystemExit as stop: assert not stop.code
 heavy = {{'torch', 'transformers', 'datasets', 'numpy'}} & set(sys.modules)
@@ -230,7 +238,7 @@ def test_flags_turn_off_what_a_file_turned_on(tmp_path):
         if c.kind(f) is bool:
             path.write_text(f"{f.name}: true\n")
             assert getattr(parse_args(["--config", str(path)]), f.name) is True
-            assert getattr(parse_args(["--config", str(path), c.off_flag(f.name)]), f.name) is False
+            assert getattr(parse_args(["--config", str(path), arguments.off_flag(f.name)]), f.name) is False
     path.write_text("demo: true\n")
     assert parse_args(["--config", str(path), "--no-demo"]) == replace(PretrainConfig(), config=str(path))
 
@@ -288,6 +296,9 @@ def line_of(argv, **kwargs) -> str:
     (["--total-updates", "1.5"], "--total-updates takes a whole number, not '1.5'"),
     (["--total-updates", "0"], "--total-updates must be at least 1, not 0"),
     (["--total-updates"], "--total-updates"),
+    (["--learning-rate", "1e-3"], "'--learning-rate'; did you mean --lr?"),
+    (["--num_train_epochs=3"], "'--num_train_epochs'; did you mean --total-updates?"),
+    (["--fp16"], "'--fp16'; did you mean --precision?"),
     (["--lr", "nan"], "--lr takes a number, not 'nan'"),
     (["--lr", "inf"], "--lr takes a number, not 'inf'"),
     (["--lr", "0"], "--lr must be above 0"),
@@ -320,6 +331,7 @@ def test_bad_arguments(argv, says):
 @pytest.mark.parametrize("text, says", [
     (b"encoder_layer: 3", "unknown key 'encoder_layer'; did you mean encoder_layers?"),
     (b"--lr: 1", "unknown key '--lr'"),
+    (b"output_dir: run", "unknown key 'output_dir'; did you mean checkpoint_dir?"),
     (b"config: other.yaml", "unknown key 'config'"),
     (b"7: 7", "unknown key '7'"),
     (b"lr: fast", "--lr takes a number, not 'fast'"),
@@ -361,6 +373,37 @@ def test_any_words_give_a_config_or_one_exception(argv):
         check(parse_args(argv))
     except (UserError, SystemExit) as stop: # --help and -h end with 0
         assert isinstance(stop, UserError) or not stop.code
+
+
+@pytest.mark.parametrize("words", [
+    "--demo", "--max-tokens 64", "--encoder-embed-dim 100 --encoder-attention-heads 3", "-num_buckets 9", "--return-mlm --objective mlm",
+    "--max-positions 8", "--keep-prob 1", "--train-dir texts", "--fsdp --compile", "--wandb-watch", "--resume-checkpoint a.pt -end_lr 9",
+])
+def test_refused_before_anything_is_worked_out(words):
+    "What `check` refuses, `refuse` does, in the same words and without changing anything."
+    config = parse_args(words.split())
+    said, before = [], c.arguments_of(config)
+    for action in (refuse, check):
+        try:
+            action(config)
+        except UserError as error:
+            said.append(str(error))
+    assert len(said) in (0, 2) and len(set(said)) < 2 and c.arguments_of(config) == before
+
+
+# What was given, and what is stored
+
+
+def test_given(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("lr: 0.0006\n")
+    config = parse_args(["--demo", "--config", str(path), "-gc_steps", "8"])
+    assert c.given_names(config) == config.given == {"demo", "config", "lr", "update_freq"}
+    assert c.given_names(parse_args([])) == set()
+    assert c.given_names(PretrainConfig(lr=6e-4, batch_size=3)) == {"batch_size"}
+    assert check(config).given == replace(config, lr=1.0).given == config.given
+    assert list(c.arguments_of(config)) == list(c.FIELDS) and "given" not in c.FIELDS
+    assert PretrainConfig(**c.arguments_of(config)) == config
 
 
 # What is worked out
