@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .configuration import OBJECTIVES, UserError
+from .configuration import UserError
+from .objectives import OBJECTIVES
 from .positions import RelativePositionBias
 
 # %% ../nbs/05_two_stream_attention.ipynb #05-008
@@ -44,16 +45,13 @@ def two_stream_mask(n_context: int,           # C: context tokens
     if n_context < 0 or n_predicted < 0:
         raise UserError(f"the mask needs sizes of at least 0, not {n_context} and {n_predicted}")
     rank = torch.arange(n_predicted, device=device)
-    context_rows = torch.zeros(n_context, dtype=torch.long, device=device)
-    mask_rows, target_rows, query_rows = torch.zeros_like(rank), rank + 1, rank
-    horizon = torch.cat({"mpnet": [context_rows, target_rows, mask_rows, query_rows],
-                         "plm": [context_rows, target_rows, query_rows],
-                         "mlm": [context_rows, mask_rows]}[objective])[:, None]
-    sees_context = torch.ones(len(horizon), n_context, dtype=torch.bool, device=device)
-    sees_target, sees_mask = rank < horizon, rank >= horizon
-    return torch.cat({"mpnet": [sees_context, sees_target, sees_mask],
-                      "plm": [sees_context, sees_target],
-                      "mlm": [sees_context, sees_mask]}[objective], dim=1)
+    none = torch.zeros(n_context, dtype=torch.long, device=device)
+    horizons = {"context": none, "target": rank + 1, "mask": torch.zeros_like(rank), "query": rank}
+    blocks = OBJECTIVES[objective]
+    horizon = torch.cat([horizons[block.name] for block in blocks])[:, None]
+    everywhere = torch.ones(len(horizon), n_context, dtype=torch.bool, device=device)
+    sees = {"context": everywhere, "target": rank < horizon, "mask": rank >= horizon}
+    return torch.cat([sees[block.name] for block in blocks if block.is_key], dim=1)
 
 # %% ../nbs/05_two_stream_attention.ipynb #05-018
 def dense_bias(table: RelativePositionBias,   # the learned numbers

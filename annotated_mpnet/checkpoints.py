@@ -6,8 +6,9 @@
 __all__ = ['logger', 'MARK', 'SEAL_BYTES', 'FORMAT', 'NUMBERED', 'SHARDED', 'seal', 'seal_is_right', 'tensor_bytes',
            'HashingWriter', 'write_sealed', 'sync_folder', 'write_whole', 'remove', 'remove_leftovers',
            'tokenizer_files', 'save_checkpoint', 'save_sharded', 'TornCheckpoint', 'wanted_global', 'is_ours',
-           'load_plain', 'read_sharded', 'read_checkpoint', 'interval_checkpoints', 'choose_checkpoint', 'prune',
-           'find_checkpoint', 'model_of', 'load_model', 'tokenizer_of', 'load_checkpoint_tokenizer']
+           'load_plain', 'read_sharded', 'read_checkpoint', 'interval_number', 'read_update', 'interval_checkpoints',
+           'choose_checkpoint', 'prune', 'find_checkpoint', 'weights_of', 'model_of', 'load_model', 'tokenizer_of',
+           'load_checkpoint_tokenizer']
 
 # %% ../nbs/09_checkpoints.ipynb #09-003
 import errno
@@ -314,11 +315,27 @@ def read_checkpoint(path: Path, # a checkpoint, ours or of another program
     return content
 
 # %% ../nbs/09_checkpoints.ipynb #09-040
+def interval_number(path: Path) -> int | None: # 300 of checkpoint300.pt; None: another file
+    "The update at which an interval checkpoint was saved, as its name says."
+    name = re.fullmatch(NUMBERED, path.name)
+    return int(name[1]) if name and path.is_dir() != bool(name[2]) else None
+
+
+def read_update(path: Path) -> int: # 0 where the file doesn't say
+    "The updates that a checkpoint has behind it, read without its tensors."
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return int(content["update"])
+    except Exception:  # damaged, of another program, or not there
+        return 0
+
+
 def interval_checkpoints(folder: Path, # of a run
                         ) -> list[Path]: # newest first
     "The files checkpoint{update}.pt of a run, and the folders checkpoint{update} of one in shards."
-    found = {path: re.fullmatch(NUMBERED, path.name) for path in Path(folder).glob("checkpoint*")}
-    return sorted((path for path, name in found.items() if name and path.is_dir() != bool(name[2])), key=lambda path: int(found[path][1]), reverse=True)
+    numbers = {path: interval_number(path) for path in Path(folder).glob("checkpoint*")}
+    found = [path for path, number in numbers.items() if number is not None]
+    return sorted(found, key=numbers.get, reverse=True)
 
 
 def choose_checkpoint(folder: Path, # of a run
@@ -358,23 +375,33 @@ def find_checkpoint(path: Path, # a checkpoint, or the folder of a run
     raise UserError(f"{path} is a folder without a checkpoint; give one that a run has written, or a checkpoint file")
 
 
-def model_of(content: dict, # of read_checkpoint
-             path: Path,    # where it was read, for messages
-            ) -> MPNetForPretraining: # in eval mode, on the CPU
-    "The model of a checkpoint that was read."
+def weights_of(content: dict, # of read_checkpoint
+               path: Path,    # where it was read, for messages
+              ) -> tuple[ModelConfig, dict[str, torch.Tensor]]: # the model's shape; its weights
+    "What a model is made of; shapes are compared before anything of that size is made."
     if is_ours(content):
         try: config, weights = ModelConfig(**content["model_config"]), dict(content["model"])
         except (KeyError, TypeError, ValueError) as error: raise UserError(f"{path} does not describe a model ({type(error).__name__}: {error})") from error
     else:
         try: config, weights = convert(content)
         except UserError as error: raise UserError(f"{path}: {error}") from None
-    model = MPNetForPretraining(config)
+    with torch.device("meta"):
+        empty = MPNetForPretraining(config)
     has = {name: tuple(getattr(x, "shape", ())) for name, x in weights.items()}
-    wants = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    wants = {name: tuple(x.shape) for name, x in empty.state_dict().items()}
     if wrong := sorted(name for name in has | wants if has.get(name) != wants.get(name)):
         name = wrong[0]
         raise UserError(f"{path} does not fit its own configuration in {len(wrong)} entries; the first, {name}, "
                         f"has shape {has.get(name, 'none, it is missing')} and should have {wants.get(name, 'none')}")
+    return config, weights
+
+
+def model_of(content: dict, # of read_checkpoint
+             path: Path,    # where it was read, for messages
+            ) -> MPNetForPretraining: # in eval mode, on the CPU
+    "The model of a checkpoint that was read."
+    config, weights = weights_of(content, path)
+    model = MPNetForPretraining(config)
     model.load_state_dict(weights)
     return model.eval()
 

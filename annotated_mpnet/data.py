@@ -7,7 +7,7 @@ __all__ = ['logger', 'LONGEST', 'INK', 'PAUSES', 'complaints', 'SENTENCE_END', '
            'scramble', 'shuffled', 'permutation_of', 'Shuffled', 'Complaints', 'file_of', 'StreamLost', 'Stream',
            'row_group_files', 'open_dataset', 'open_stream', 'text_file', 'open_folder', 'split_corpus', 'load_data',
            'global_batches', 'pack', 'pack_texts', 'Batches', 'Share', 'as_it_is', 'leave_signals_alone',
-           'worker_loader', 'unigram_losses']
+           'worker_loader', 'make_batches', 'fixed', 'unigram_losses']
 
 # %% ../nbs/07_data.ipynb #07-003
 import codecs
@@ -20,6 +20,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -540,6 +541,34 @@ def worker_loader(batches: Batches, worker: int) -> DataLoader:
     own = torch.Generator()                     # else starting a loader would draw from the numbers that dropout is made of
     return DataLoader(Share(batches, worker), batch_size=None, num_workers=1, collate_fn=as_it_is, prefetch_factor=4,
                       worker_init_fn=leave_signals_alone, generator=own)
+
+# %% ../nbs/07_data.ipynb #07-036b
+def make_batches(config: PretrainConfig, # checked
+                 source: Shuffled,       # or a Stream; documents
+                 tokenizer,              # of load_tokenizer
+                 train: bool,            # False: fixed batches in a fixed order, for evaluation
+                 ranks=None,             # of the run (lesson 08b), with rank and size; None: one process
+                ) -> Batches:
+    "Batches as the run's arguments ask for."
+    collator = MaskedPermutedCollator(
+        tokenizer, config.objective, config.seed, config.pred_prob, config.keep_prob,
+        config.rand_prob, whole_word_mask=not config.no_whole_word_mask)
+    sizes = dict(batch_size=config.batch_size, max_tokens=config.max_tokens, seed=config.seed)
+    if train:
+        sizes |= dict(update_freq=config.update_freq, packing=config.packing)
+        sizes |= dict(num_workers=config.num_workers)
+    else:
+        sizes |= dict(shuffle=False)
+    make = partial(Batches, source, tokenizer, collator, **sizes)
+    if not train and not any(batch["pred_size"] for batch in make().one_cycle()):
+        raise UserError("nothing to predict: no document of a held-out text has a token "
+                        "that can be masked")
+    return make(rank=ranks.rank, world_size=ranks.size) if ranks else make()
+
+
+def fixed(texts: Sequence) -> Shuffled: # documents
+    "Documents in the order in which they are, for evaluation."
+    return Shuffled(texts, shuffle=False)
 
 # %% ../nbs/07_data.ipynb #07-052
 def unigram_losses(texts: Sequence,    # training documents

@@ -8,7 +8,8 @@ __all__ = ['logger', 'TEXTS', 'OUR_NAMES', 'KEPT', 'CODE_FILE', 'CODE_HEAD', 'CO
            'AnnotatedMPNetPreTrainedModel', 'AnnotatedMPNetModel', 'AnnotatedMPNetForMaskedLM', 'modelling_code',
            'trimmed', 'write_plain', 'write_with_code', 'code_of', 'quiet_transformers', 'write_tokenizer', 'verify',
            'command', 'card', 'check_folder', 'check_export', 'on_cpu', 'export', 'to_huggingface', 'weight_files',
-           'read_json', 'locate', 'read_weights', 'config_of', 'our_weights', 'check_fit', 'from_huggingface']
+           'read_json', 'locate', 'read_weights', 'config_of', 'our_weights', 'check_fit', 'read_huggingface',
+           'from_huggingface']
 
 # %% ../nbs/11_huggingface.ipynb #11-003
 import ast
@@ -26,6 +27,7 @@ import shutil
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants, get_session, snapshot_download
@@ -36,7 +38,8 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import logging as transformers_logging
 
 from .checkpoints import find_checkpoint, is_ours, load_checkpoint_tokenizer, load_model, read_checkpoint
-from .configuration import DEFAULT_DATASET, DEMO_DEFAULTS, FIELDS, ModelConfig, UserError, flag, kind, off_flag, scaled_buckets
+from .arguments import off_flag
+from .configuration import DEFAULT_DATASET, DEMO_DEFAULTS, FIELDS, ModelConfig, UserError, flag, kind, scaled_buckets
 from .foreign import BIASES, EMBEDDINGS, as_floats, check_shapes, damaged_record, resized, sizes, some
 from .model import MPNetEncoder, MPNetForPretraining, MPNetLMHead
 from .tokenization import load_tokenizer
@@ -555,9 +558,9 @@ def check_fit(weights: dict,       # our names -> tensors
     check_shapes(weights | head, config)
 
 
-def from_huggingface(name_or_folder: str | Path, # a folder that save_pretrained wrote, or a name on the Hub
-                    ) -> tuple[MPNetForPretraining, object]: # the model in eval mode; its tokenizer, or None
-    "A `transformers` MPNet, with or without its language model head, as one of ours."
+def read_huggingface(name_or_folder: str | Path, # that save_pretrained wrote, or on the Hub
+                    ) -> tuple[ModelConfig, dict, Any]: # shape, weights by our names, tokenizer or None
+    "What a `transformers` MPNet is made of; a language model head may be missing."
     folder = locate(name_or_folder)
     config, tied, buckets = config_of(folder)
     try:
@@ -565,11 +568,21 @@ def from_huggingface(name_or_folder: str | Path, # a folder that save_pretrained
         has_head = any(name.startswith("lm_head.") for name in weights)
         check_fit(weights, config, has_head)
     except UserError as error: raise UserError(f"the model {str(name_or_folder)!r} can't be loaded: {error}") from None
-    model = MPNetForPretraining(config)
-    if not has_head: logger.warning("%s has no language model head: it gets a fresh one, which has to be learned", name_or_folder)
-    model.load_state_dict(model.state_dict() | weights)
+    if not has_head:
+        logger.warning("%s has no language model head: it gets a fresh one, "
+                       "which has to be learned", name_or_folder)
     files = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-    if not any((folder / file).is_file() for file in files): return model.eval(), None
+    if not any((folder / file).is_file() for file in files):
+        return config, weights, None
     with quiet_transformers(): tokenizer = load_tokenizer(folder, config.max_positions)
     if len(tokenizer) > config.vocab_size: raise UserError(f"{name_or_folder}: its tokenizer has {len(tokenizer)} tokens, its model {config.vocab_size}")
+    return config, weights, tokenizer
+
+
+def from_huggingface(name_or_folder: str | Path, # that save_pretrained wrote, or on the Hub
+                    ) -> tuple[MPNetForPretraining, Any]: # in eval mode; its tokenizer, or None
+    "A `transformers` MPNet, with or without its language model head, as one of ours."
+    config, weights, tokenizer = read_huggingface(name_or_folder)
+    model = MPNetForPretraining(config)
+    model.load_state_dict(model.state_dict() | weights)
     return model.eval(), tokenizer

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .configuration import ModelConfig, PretrainConfig, UserError, arguments_of
+from .objectives import OBJECTIVES
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -242,7 +243,8 @@ def update_flops(config: ModelConfig,      # the model
                 ) -> int:                  # floating-point operations
     "Operations of the matrix products of one forward and backward pass over a batch; a multiply-add counts as two."
     d, f, layers = config.encoder_embed_dim, config.encoder_ffn_dim, config.encoder_layers
-    keys = columns if config.objective == "mlm" else columns - pred_size
+    only_ask = sum(not block.is_key for block in OBJECTIVES[config.objective])
+    keys = columns - pred_size * only_ask
     heads = 2 if return_mlm else 1
     rows = (layers - 1) * columns + heads * pred_size                # in the last layer the predicting rows alone
     multiply_adds = sequences * (layers * keys * 2 * d * d           # keys and values

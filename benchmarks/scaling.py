@@ -29,9 +29,10 @@ def child() -> None:
     from annotated_mpnet.configuration import ModelConfig
     from annotated_mpnet.model import MPNetForPretraining
     from annotated_mpnet.permutation import MaskedPermutedCollator
-    from annotated_mpnet.ranks import Ranks, join_ranks, synchronized
+    from annotated_mpnet.spread import OneProcess, how_to_spread
     from annotated_mpnet.tokenization import demo_tokenizer, embedded_corpus, tokenize
-    from annotated_mpnet.trainer import accumulate
+    from annotated_mpnet.update import accumulate
+    from annotated_mpnet.watch import join_ranks
     torch.set_num_threads(1)
     torch.manual_seed(0)
     tokenizer = demo_tokenizer()
@@ -41,14 +42,17 @@ def child() -> None:
     batches = [collate([{"input_ids": [start, *flat[126 * i:126 * (i + 1)], end], "sample_id": i} for i in range(4 * k, 4 * k + 4)]) for k in range(8)]
     with join_ranks() as ranks:
         model = MPNetForPretraining(ModelConfig(vocab_size=len(tokenizer), **MODEL)).train()
-        together = synchronized(model, ranks)
+        spread = how_to_spread(ranks, fsdp=False)
+        together = spread.place(model, torch.device("cpu"))
+        plain = torch.autocast("cpu", enabled=False)
         def update(exchange: bool, micro: int) -> float: # seconds
             ranks.wait()
             begun = time.perf_counter()
             for _ in range(UPDATES):
                 n = 1000 * ranks.size
                 if exchange: ranks.gather([n] * 7)
-                loss, right, _ = accumulate(together if exchange else model, batches[:micro], torch.autocast("cpu", enabled=False), False, n, ranks if exchange else Ranks())
+                how = (together, spread) if exchange else (model, OneProcess())
+                loss, right, _ = accumulate(how[0], batches[:micro], plain, False, n, how[1])
                 if exchange: ranks.sum(torch.stack([loss, right, loss]))
                 model.zero_grad(set_to_none=True)
                 if exchange: ranks.agree([])

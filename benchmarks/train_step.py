@@ -29,7 +29,7 @@ from annotated_mpnet.configuration import ModelConfig, PretrainConfig
 from annotated_mpnet.model import MPNetForPretraining
 from annotated_mpnet.optimization import clip_gradient, make_optimizer
 from annotated_mpnet.tracking import update_flops
-from annotated_mpnet.trainer import keep_memory
+from annotated_mpnet.machine import keep_memory
 
 SMALL = dict(encoder_layers=4, encoder_embed_dim=256, encoder_ffn_dim=1024, encoder_attention_heads=4, vocab_size=5000, max_positions=128)
 BASE = dict(vocab_size=30527, max_positions=512)

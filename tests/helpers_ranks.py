@@ -11,15 +11,16 @@ from helpers_runs import Run
 RECORD = """
 import json, os
 from annotated_mpnet import permutation, trainer
-collate, step = permutation.MaskedPermutedCollator.__call__, trainer.Run.step
+collate, learn = permutation.MaskedPermutedCollator.__call__, trainer.learn
 def with_names(self, examples):
     return collate(self, examples) | {"samples": [[e.get("cycle", 0), e.get("sample_id", 0)] for e in examples]}
-def recorded(self, batches, counts):
-    numbers = step(self, batches, counts)
-    with open(f"samples-{self.ranks.rank}.jsonl", "a") as file:
-        print(json.dumps([self.update, sum((batch.get("samples", []) for batch in batches), [])]), file=file)
-    return numbers
-permutation.MaskedPermutedCollator.__call__, trainer.Run.step = with_names, recorded
+def recorded(run, batches, counts):
+    step = learn(run, batches, counts)
+    with open(f"samples-{run.ranks.rank}.jsonl", "a") as file:
+        names = sum((batch.get("samples", []) for batch in batches), [])
+        print(json.dumps([run.update, names]), file=file)
+    return step
+permutation.MaskedPermutedCollator.__call__, trainer.learn = with_names, recorded
 """
 
 

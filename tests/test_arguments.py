@@ -13,7 +13,8 @@ from test_tracking import wandb_history, wandb_records
 
 from annotated_mpnet import configuration, data, trainer
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
-from annotated_mpnet.configuration import ACTIVATIONS, FIELDS, UserError, parse_args
+from annotated_mpnet.arguments import parse_args
+from annotated_mpnet.configuration import ACTIVATIONS, FIELDS, UserError
 from annotated_mpnet.huggingface import to_huggingface
 from annotated_mpnet.tokenization import embedded_corpus, load_tokenizer
 from annotated_mpnet.tracking import read_scalars

@@ -22,7 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from annotated_mpnet import data
-from annotated_mpnet.configuration import PretrainConfig, UserError, check, parse_args
+from annotated_mpnet.arguments import parse_args
+from annotated_mpnet.configuration import PretrainConfig, UserError
+from annotated_mpnet.rules import check
 from annotated_mpnet.data import (Batches, LineFiles, Shuffled, Stream, StreamLost, line_begins, load_data, pack, pack_texts,
                                   permutation_of, shuffled)
 from annotated_mpnet.permutation import MaskedPermutedCollator

@@ -11,7 +11,8 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from annotated_mpnet.attention import dense_bias, two_stream_mask
-from annotated_mpnet.configuration import PretrainConfig, UserError, check
+from annotated_mpnet.configuration import PretrainConfig, UserError
+from annotated_mpnet.rules import check
 from annotated_mpnet.fast_attention import PIECE, STEPS, Dropout, FlexBias, SharedBias, fast_bias, keep_mask
 from annotated_mpnet.positions import RelativePositionBias, relative_position_bucket
 

@@ -18,7 +18,7 @@ from helpers_runs import FIXTURES, Run, failed
 from helpers_runs import finished as finished_alone
 from test_resume import same
 
-from annotated_mpnet import ranks as ranks_module
+from annotated_mpnet import watch
 from annotated_mpnet.checkpoints import interval_checkpoints, load_model, read_checkpoint
 from annotated_mpnet.tokenization import embedded_corpus
 from annotated_mpnet.tracking import read_scalars
@@ -89,12 +89,13 @@ def test_two_ranks_do_what_one_does_with_twice_the_batch(place):
 STOP = """
 import os, signal
 from annotated_mpnet import trainer
-loop_step = trainer.Run.step
-def stopping(self, batches, counts):
-    numbers = loop_step(self, batches, counts)
-    if self.update in {at} and self.ranks.rank == self.ranks.size - 1: os.kill(os.getpid(), signal.{signum})
-    return numbers
-trainer.Run.step = stopping
+learn = trainer.learn
+def stopping(run, batches, counts):
+    step = learn(run, batches, counts)
+    if run.update in {at} and run.ranks.rank == run.ranks.size - 1:
+        os.kill(os.getpid(), signal.{signum})
+    return step
+trainer.learn = stopping
 """
 
 
@@ -149,8 +150,8 @@ def test_stopped_and_resumed_in_shards(place):
 
 ON_ONE = """
 import os, signal, time
-from annotated_mpnet import ranks, trainer
-ranks.SILENT, ranks.STUCK = 4, 5
+from annotated_mpnet import trainer, watch
+watch.SILENT, watch.STUCK = 4, 5
 before, calls = trainer.accumulate, [0]
 def accumulate(*arguments):
     calls[0] += 1
@@ -164,11 +165,12 @@ trainer.accumulate = accumulate
 def test_a_number_lost_on_one_rank_is_lost_for_all(place):
     argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "20"]
     said = finished(argv, place, patch=ON_ONE.format(do="numbers = (numbers[0] * float('nan'), *numbers[1:])") + """
-end = trainer.Run.save
-def save(self, name, *more):
-    with open(f"weights-{os.environ['RANK']}", "a") as file: print(name, float(sum(p.double().sum() for p in self.model.parameters())), file=file)
-    return end(self, name, *more)
-trainer.Run.save = save
+end = trainer.save
+def save(run, name, *more):
+    with open(f"weights-{os.environ['RANK']}", "a") as file:
+        print(name, float(sum(p.double().sum() for p in run.model.parameters())), file=file)
+    return end(run, name, *more)
+trainer.save = save
 """)
     assert said.count("1 updates since the last line had a loss or gradient that is not finite") == 1
     final = read_checkpoint(place / "run/final_checkpoint.pt")
@@ -197,7 +199,7 @@ def test_a_rank_that_is_lost_ends_all(do, says, place):
 
 def test_a_lost_rank_ends_all_within_a_minute():
     "Of which torchrun takes 30 s until it kills a rank that doesn't react."
-    assert ranks_module.SILENT + 4 * ranks_module.BEAT + 30 < 60 and ranks_module.STUCK + 4 * ranks_module.BEAT < 60
+    assert watch.SILENT + 4 * watch.BEAT + 30 < 60 and watch.STUCK + 4 * watch.BEAT < 60
 
 
 def last_saved(place: Path) -> int:
@@ -206,7 +208,7 @@ def last_saved(place: Path) -> int:
 
 LEAVING = """
 from pathlib import Path
-from annotated_mpnet.ranks import join_ranks
+from annotated_mpnet.watch import join_ranks
 class Stop(Exception): together = True
 def threads(): return [name for path in Path("/proc/self/task").iterdir() if "gloo" in (name := (path / "comm").read_text())]
 def work(ranks, error=None):

@@ -14,10 +14,12 @@ import torch
 from helpers_runs import FIXTURES, Run, failed, finished
 
 from annotated_mpnet.checkpoints import interval_checkpoints, load_model, read_checkpoint
-from annotated_mpnet.configuration import UserError, parse_args
+from annotated_mpnet.arguments import parse_args
+from annotated_mpnet.configuration import UserError
 from annotated_mpnet.tokenization import embedded_corpus
 from annotated_mpnet.tracking import read_scalars
-from annotated_mpnet.trainer import Stopped, pretrain
+from annotated_mpnet.interruption import Stopped
+from annotated_mpnet.trainer import pretrain
 
 MURDERS = int(os.environ.get("MURDERS", 5))
 MODEL = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 32 --encoder-attention-heads 2 --max-tokens 24 --dropout 0.1 "
@@ -161,7 +163,7 @@ def test_murder(source, workers, place, left_alone):
 
 SLOW = """
 import os, signal, time
-from annotated_mpnet import trainer, checkpoints
+from annotated_mpnet import checkpoints, model, trainer
 def stop_in(module, name, count):
     "Send this process a signal in the midst of the `count`-th call of a function."
     original, calls = getattr(module, name), []
@@ -175,8 +177,8 @@ stop_in({module}, {name!r}, {count})
 
 
 @pytest.mark.parametrize("what, module, name, count", [
-    ("an accumulation", "trainer.MPNetForPretraining", "loss", 31),      # two micro-batches an update: in the first of the 16th
-    ("an evaluation", "trainer.MPNetForPretraining", "token_losses", 39),
+    ("an accumulation", "model.MPNetForPretraining", "loss", 31),      # two micro-batches an update: in the first of the 16th
+    ("an evaluation", "model.MPNetForPretraining", "token_losses", 39),
     ("a write", "checkpoints", "sync_folder", 2),
 ])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -225,12 +227,12 @@ cli.main = lambda argv: 0
 
 
 def test_a_second_ctrl_c_ends_at_once(place):
-    patch = SLOW.format(signal="SIGINT", module="trainer.MPNetForPretraining", name="loss", count=20) + """
+    patch = SLOW.format(signal="SIGINT", module="model.MPNetForPretraining", name="loss", count=20) + """
 import threading
 def hang(*_, **__):
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     time.sleep(60)
-trainer.Run.save_interval = hang
+trainer.save_interval = hang
 """
     argv = arguments(FILES)
     argv[argv.index("--checkpoint-interval") + 1] = "-1"
@@ -242,7 +244,7 @@ trainer.Run.save_interval = hang
 def test_a_stop_is_not_pruned_before_there_is_a_newer_one(place):
     argv = arguments(FILES, "--keep-checkpoints", "1")
     argv[argv.index("--checkpoint-interval") + 1] = "20"
-    run = Run(argv, place, SLOW.format(signal="SIGTERM", module="trainer.MPNetForPretraining", name="loss", count=50))
+    run = Run(argv, place, SLOW.format(signal="SIGTERM", module="model.MPNetForPretraining", name="loss", count=50))
     assert run.finish() == 143
     assert last_saved(place) == 25
     finished([*argv, "--resume"], place, "from annotated_mpnet import trainer\ntrainer.prune = lambda *_, **__: None") # nothing deleted before the next save
@@ -254,7 +256,7 @@ def test_a_stop_is_not_pruned_before_there_is_a_newer_one(place):
 
 def test_torn_checkpoints_are_passed_over(place, left_alone):
     argv = arguments(FILES)
-    run = Run(argv, place, SLOW.format(signal="SIGKILL", module="trainer.MPNetForPretraining", name="loss", count=62))
+    run = Run(argv, place, SLOW.format(signal="SIGKILL", module="model.MPNetForPretraining", name="loss", count=62))
     assert run.finish() == 137
     newest = interval_checkpoints(place / "run")
     assert newest[0].name == "checkpoint30.pt"

@@ -19,6 +19,7 @@ import site_reference
 from bs4 import BeautifulSoup
 
 import annotated_mpnet.configuration as c
+from annotated_mpnet import watch
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
@@ -273,14 +274,8 @@ def test_comment_beside_a_one_line_definition_is_of_what_it_gives(pages):
     assert (found["folder"], found["returns"]) == ("of a run", "")
     found = rows("ranks", "Ranks.seed")
     assert (found["seed"], found["returns"]) == ("of the run", "of this rank")
-    constant = pages["reference/ranks.html"].find(id="SILENT").pre.text
-    assert constant.strip() == f"SILENT = {ranks_value('SILENT')}"
-
-
-def ranks_value(name: str):
-    "A constant of the package's module of ranks."
-    import annotated_mpnet.ranks
-    return getattr(annotated_mpnet.ranks, name)
+    constant = pages["reference/watch.html"].find(id="SILENT").pre.text
+    assert constant.strip() == f"SILENT = {watch.SILENT}"
 
 
 # Files beside the pages
