@@ -3,16 +3,18 @@
 #     make notebooks NB=03             only the notebooks whose names begin so
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 NB ?=
 PORT ?= 8000
 # Threads that wait spinning slow each other down where the cores are shared, as by two notebooks under test. The demo spins a little.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test docs docs-serve notebooks slides clean FORCE
+.PHONY: help demo test test-lowest docs docs-serve notebooks slides clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
+	@echo 'make test-lowest run the tests on the lowest versions that settings.ini allows (Python 3.11)'
 	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
@@ -24,6 +26,9 @@ demo: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_tests.py
+
+test-lowest: $(LOWEST)/.ready-lowest
+	@$(LOWEST)/bin/python tools/run_tests.py tests
 
 notebooks: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_notebooks.py $(NB)
@@ -39,15 +44,20 @@ slides: $(VENV)/.ready-dev
 
 clean:
 	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(LOWEST)/*' -prune -exec rm -rf {} +
 
 # The demo needs the package alone, everything else its `dev` extra, which includes what the demo needs.
 $(VENV)/.ready-demo: $(PARTS)
 	@sh tools/install.sh '$(PYTHON)' '$(VENV)' demo
 $(VENV)/.ready-dev: $(PARTS)
 	@sh tools/install.sh '$(PYTHON)' '$(VENV)' dev
+$(LOWEST)/.ready-lowest: settings.ini setup.py pyproject.toml constraints-lowest.txt
+	@sh tools/install.sh '$(PYTHON)' '$(LOWEST)' lowest
 
 # An environment does not survive a move of the folder that it is in.
 ifneq ($(shell cat '$(VENV)/.made-in' 2>/dev/null),$(CURDIR))
 $(VENV)/.ready-demo $(VENV)/.ready-dev: FORCE
+endif
+ifneq ($(shell cat '$(LOWEST)/.made-in' 2>/dev/null),$(CURDIR))
+$(LOWEST)/.ready-lowest: FORCE
 endif
