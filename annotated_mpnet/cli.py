@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['logger', 'DEMO_SENTENCES', 'PROGRAM', 'CONVERT', 'run_plain', 'report', 'unigram_bar', 'guesses', 'check_quietly',
-           'run_demo', 'is_first', 'set_up_logging', 'complain', 'main', 'convert_parser', 'convert_main']
+           'run_demo', 'check_versions', 'is_first', 'set_up_logging', 'complain', 'main', 'convert_parser',
+           'convert_main']
 
 # %% ../nbs/13_cli.ipynb #13-003
 import logging
@@ -105,6 +106,23 @@ def run_demo(config: PretrainConfig, # a run's arguments, with --demo
     print(f"\nvalidation loss at <mask>: {reached:.2f} nats, {abs(bar - reached):.2f} {'below' if reached < bar else 'above'} the bar of {bar:.2f}")
     report(result)
 
+# %% ../nbs/13_cli.ipynb #13-010c
+def check_versions() -> None:
+    "Raise UserError where a library is older than the package's own metadata allow, or missing."
+    from importlib.metadata import PackageNotFoundError, requires, version # here: --help needn't wait
+    from packaging.requirements import Requirement
+    try: lines = requires("annotated-mpnet") or []
+    except PackageNotFoundError: return # used from its folder, not installed
+    for need in map(Requirement, lines):
+        if need.marker and not need.marker.evaluate({"extra": ""}): continue # of an extra
+        try: found = version(need.name)
+        except PackageNotFoundError: found = None
+        if found is None:
+            raise UserError(f'annotated-mpnet needs {need}, which is missing; pip install "{need}"')
+        if not need.specifier.contains(found, prereleases=True):
+            raise UserError(f"{need.name} {found} is too old for annotated-mpnet, "
+                            f'which needs {need}; pip install -U "{need}"')
+
 # %% ../nbs/13_cli.ipynb #13-011
 PROGRAM = "pretrain-mpnet"
 
@@ -145,6 +163,7 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
     try:
         config = parse_args(argv)
         debug = config.debug
+        check_versions()
         if not config.resume or config.hf_model_path: check_quietly(config) # a resumed run's arguments are complete when its checkpoint has been read
         set_up_logging(debug)
         with nullcontext() if is_first() else redirect_stdout(None): (run_demo if config.demo else run_plain)(config)
@@ -184,6 +203,7 @@ def convert_main(argv: list[str] | None = None, # the command line's words; None
     words = [name.replace("_", "-") + equals + value if name.startswith("--") else name + equals + value for name, equals, value in words]
     try:
         args = convert_parser().parse_args(words)
+        check_versions()
         from annotated_mpnet.huggingface import to_huggingface
         apart = to_huggingface(args.checkpoint, args.output, args.tokenizer_name, args.with_code, not args.no_save_tokenizer, args.trust_checkpoint)
         print(f"{args.output}: transformers loads it, and its logits are at most {apart:.1g} from ours")
