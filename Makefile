@@ -4,6 +4,8 @@
 #     make test-like CPU=avx2 THREADS=2     as on another machine: default, avx2 or avx512
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
+NEWEST ?= .venv-newest
 NB ?=
 CPU ?= avx2
 THREADS ?= 1
@@ -12,11 +14,13 @@ PORT ?= 8000
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test test-like docs docs-serve notebooks slides clean FORCE
+.PHONY: help demo test test-like test-lowest test-newest docs docs-serve notebooks slides clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
 	@echo 'make test-like   the same with the instruction set and the threads of another machine (CPU=avx2 THREADS=1)'
+	@echo 'make test-lowest run the tests on the lowest versions that settings.ini allows (Python 3.11)'
+	@echo 'make test-newest run all on the newest versions of everything'
 	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
@@ -32,6 +36,12 @@ test: $(VENV)/.ready-dev
 test-like: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_tests.py --cpu $(CPU) --threads $(THREADS)
 
+test-lowest: $(LOWEST)/.ready-lowest
+	@$(LOWEST)/bin/python tools/run_tests.py tests
+
+test-newest: $(NEWEST)/.ready-newest
+	@$(NEWEST)/bin/python tools/run_tests.py
+
 notebooks: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_notebooks.py $(NB)
 
@@ -46,15 +56,25 @@ slides: $(VENV)/.ready-dev
 
 clean:
 	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.venv*' -prune -exec rm -rf {} +
 
 # The demo needs the package alone, everything else its `dev` extra, which includes what the demo needs.
 $(VENV)/.ready-demo: $(PARTS)
 	@sh tools/install.sh '$(PYTHON)' '$(VENV)' demo
 $(VENV)/.ready-dev: $(PARTS)
 	@sh tools/install.sh '$(PYTHON)' '$(VENV)' dev
+$(LOWEST)/.ready-lowest: settings.ini setup.py pyproject.toml constraints-lowest.txt
+	@sh tools/install.sh '$(PYTHON)' '$(LOWEST)' lowest
+$(NEWEST)/.ready-newest: settings.ini setup.py pyproject.toml
+	@sh tools/install.sh '$(PYTHON)' '$(NEWEST)' newest
 
 # An environment does not survive a move of the folder that it is in.
 ifneq ($(shell cat '$(VENV)/.made-in' 2>/dev/null),$(CURDIR))
 $(VENV)/.ready-demo $(VENV)/.ready-dev: FORCE
+endif
+ifneq ($(shell cat '$(LOWEST)/.made-in' 2>/dev/null),$(CURDIR))
+$(LOWEST)/.ready-lowest: FORCE
+endif
+ifneq ($(shell cat '$(NEWEST)/.made-in' 2>/dev/null),$(CURDIR))
+$(NEWEST)/.ready-newest: FORCE
 endif

@@ -31,12 +31,12 @@ from types import NoneType
 from typing import Any, BinaryIO
 
 import torch
-from transformers import AutoTokenizer
 
 from .configuration import ModelConfig, PretrainConfig, UserError, arguments_of
 from .foreign import convert, damaged_record, load_trusted
 from .model import MPNetForPretraining
 from .ranks import Ranks
+from .tokenization import read_tokenizer
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -421,7 +421,7 @@ def tokenizer_of(content: dict, path: Path): # of read_checkpoint, where it was 
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, text in files.items(): (Path(folder) / Path(name).name).write_text(text, encoding="utf-8") # .name: never outside the folder
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return read_tokenizer(folder, local_files_only=True)
         except Exception as error: raise UserError(f"the tokenizer in {path} can't be read: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['logger', 'DEMO_SENTENCES', 'PROGRAM', 'CONVERT', 'run_plain', 'report', 'unigram_bar', 'guesses', 'run_demo',
-           'introduce', 'is_first', 'set_up_logging', 'complain', 'main', 'convert_parser', 'convert_main']
+           'introduce', 'check_versions', 'is_first', 'set_up_logging', 'complain', 'main', 'convert_parser',
+           'convert_main']
 
 # %% ../nbs/13_cli.ipynb #13-003
 import logging
@@ -109,6 +110,23 @@ def introduce(start, # of `prepare`
           "(valid/mask_loss below)", flush=True)
     return bar
 
+# %% ../nbs/13_cli.ipynb #13-010c
+def check_versions() -> None:
+    "Raise UserError where a library is older than the package's own metadata allow, or missing."
+    from importlib.metadata import PackageNotFoundError, requires, version # here: --help needn't wait
+    from packaging.requirements import Requirement
+    try: lines = requires("annotated-mpnet") or []
+    except PackageNotFoundError: return # used from its folder, not installed
+    for need in map(Requirement, lines):
+        if need.marker and not need.marker.evaluate({"extra": ""}): continue # of an extra
+        try: found = version(need.name)
+        except PackageNotFoundError: found = None
+        if found is None:
+            raise UserError(f'annotated-mpnet needs {need}, which is missing; pip install "{need}"')
+        if not need.specifier.contains(found, prereleases=True):
+            raise UserError(f"{need.name} {found} is too old for annotated-mpnet, "
+                            f'which needs {need}; pip install -U "{need}"')
+
 # %% ../nbs/13_cli.ipynb #13-011
 PROGRAM = "pretrain-mpnet"
 
@@ -149,6 +167,7 @@ def main(argv: list[str] | None = None, # the command line's words; None: those 
     try:
         config = parse_args(argv)
         debug = config.debug
+        check_versions()
         if not config.resume or config.hf_model_path:
             refuse(config)  # the arguments of a resumed run are complete when its checkpoint was read
         set_up_logging(debug)
@@ -189,6 +208,7 @@ def convert_main(argv: list[str] | None = None, # the command line's words; None
     words = [name.replace("_", "-") + equals + value if name.startswith("--") else name + equals + value for name, equals, value in words]
     try:
         args = convert_parser().parse_args(words)
+        check_versions()
         from annotated_mpnet.huggingface import to_huggingface
         apart = to_huggingface(args.checkpoint, args.output, args.tokenizer_name, args.with_code, not args.no_save_tokenizer, args.trust_checkpoint)
         print(f"{args.output}: transformers loads it, and its logits are at most {apart:.1g} from ours")

@@ -33,7 +33,8 @@ import torch
 from huggingface_hub import constants, get_session, snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import MPNetConfig, MPNetForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers import MPNetConfig, MPNetForMaskedLM, PreTrainedModel
+from transformers import PretrainedConfig # transformers 4 and 5 both have this name
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 from transformers.utils import logging as transformers_logging
 
@@ -126,7 +127,7 @@ def obstacles(config: ModelConfig, # of a model that is to be exported
     return found
 
 # %% ../nbs/11_huggingface.ipynb #11-020
-class AnnotatedMPNetConfig(PreTrainedConfig):
+class AnnotatedMPNetConfig(PretrainedConfig):
     "The architecture, in the words of annotated-mpnet; the usual names of transformers work as well."
     model_type = "annotated-mpnet"
     attribute_map = {"hidden_size": "encoder_embed_dim", "num_hidden_layers": "encoder_layers",
@@ -196,7 +197,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 
@@ -287,6 +288,7 @@ def write_tokenizer(tokenizer,           # a transformers tokenizer
     "The tokenizer, told what the model reads: no token types, no more tokens than it has positions."
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length, tokenizer.model_input_names = config.max_positions, ["input_ids", "attention_mask"]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names # transformers 4 saves these only
     tokenizer.save_pretrained(folder)
 
 

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from .attention import dense_bias
 from .configuration import PretrainConfig

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['logger', 'SPECIAL_TOKENS', 'DEMO_VOCAB_SIZE', 'paragraphs', 'is_prose', 'sentences', 'docstrings', 'named_documents',
            'documents', 'is_new', 'passages', 'embedded_corpus', 'wrap_vocabulary', 'train_tokenizer', 'demo_tokenizer',
-           'tokenize', 'word_starts', 'reach_hub', 'check_special_tokens', 'load_tokenizer']
+           'tokenize', 'word_starts', 'reach_hub', 'read_tokenizer', 'check_special_tokens', 'load_tokenizer']
 
 # %% ../nbs/02_tokenization.ipynb #02-003
 import ast
@@ -277,14 +277,24 @@ def reach_hub(path: str, # of the Hub's interface: "models/user/name", "datasets
                         f"{constants.ENDPOINT} can't be reached ({type(error).__name__}): {other}") from error
 
 
+def read_tokenizer(name: str | os.PathLike, # a folder, or a name on the Hub
+                   **options,               # of from_pretrained
+                  ) -> PreTrainedTokenizerFast:
+    "The tokenizer as transformers reads it; one that transformers 5 saved is read by transformers 4 too."
+    try: return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+    except ValueError as error:
+        if "TokenizersBackend" not in str(error): raise # the name that transformers 5 gave the class
+        return PreTrainedTokenizerFast.from_pretrained(name, **options)
+
+
 def _from_hub(name: str, # "user/name" on the Hub
              ) -> PreTrainedTokenizerFast:
     "The tokenizer `name` from the local cache, else from the Hub; without network it fails at once."
-    try: return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
+    try: return read_tokenizer(name, local_files_only=True)
     except (OSError, ValueError): pass
     other = "pass a folder that holds a tokenizer, or demo for the embedded one"
     reach_hub(f"models/{name}", f"tokenizer {name!r}", other)
-    try: return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    try: return read_tokenizer(name)
     except (OSError, ValueError) as error:
         raise UserError(f"no tokenizer {name!r} on {constants.ENDPOINT} ({_one_line(error)}): {other}") from error
 
@@ -294,7 +304,7 @@ def _from_folder(folder: Path, # exists
     "The tokenizer saved in `folder`."
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")):
         raise UserError(f"the folder {str(folder)!r} holds no tokenizer (no tokenizer.json): pass one that save_pretrained wrote")
-    try: return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try: return read_tokenizer(folder, local_files_only=True)
     except Exception as error: # a torn JSON raises what the parser raises
         raise UserError(f"the tokenizer in {str(folder)!r} can't be read ({_one_line(error)}): "
                         "pass one that save_pretrained wrote") from error

@@ -19,7 +19,7 @@ from .checkpoints import load_model, prune, remove_leftovers
 from .configuration import PretrainConfig, UserError
 from .data import Batches, StreamLost
 from .interruption import Stopped, listen_for_signals
-from .model import MPNetForPretraining, parameter_counts
+from .model import parameter_counts
 from .optimization import clip_gradient, learning_rate
 from .ranks import idle_batch, leave_marker
 from .run import Meter, Run, means, state_of

@@ -1,15 +1,18 @@
 """The command as a process: exit codes, one line for each error, nothing written; and any words at all, in this process."""
 import hashlib
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -186,6 +189,79 @@ def test_ctrl_c(place):
 def test_convert_to_hf_without_words():
     done = subprocess.run([Path(sys.executable).parent / "convert-to-hf"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("convert-to-hf: error: ") and done.stderr.count("\n") == 1
+
+
+# Versions of what is installed
+
+
+BOUNDS = {need.name: need for need in map(Requirement, metadata.requires("annotated-mpnet")) if not need.marker}
+WHOLE_COMMANDS = {"pretrain-mpnet": (cli.main, RUN),
+                  "convert-to-hf": (cli.convert_main, ["--checkpoint", "none", "--output", "out"])}
+
+
+def pretend(name: str, version: str, folder: Path) -> Path:
+    "A folder that says, when it is on Python's path, that this version of a package is installed."
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def lowest(need: Requirement) -> str:
+    "The version in a requirement such as torch>=2.6."
+    return next(s.version for s in need.specifier if s.operator == ">=")
+
+
+@pytest.mark.parametrize("command", WHOLE_COMMANDS)
+def test_an_old_version_ends_in_a_line(place, command):
+    path = os.pathsep.join([str(pretend("transformers", "4.40.0", place / "old")), *sys.path])
+    words, before = WHOLE_COMMANDS[command][1], listing(place)
+    done = subprocess.run([Path(sys.executable).parent / command, *words], cwd=place, timeout=120,
+                          env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    need = str(BOUNDS["transformers"])
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    assert done.stderr == (f"{command}: error: transformers 4.40.0 is too old for annotated-mpnet, "
+                           f'which needs {need}; pip install -U "{need}"\n')
+    assert listing(place) == before
+
+
+@pytest.mark.parametrize("command", WHOLE_COMMANDS)
+@pytest.mark.parametrize("name", BOUNDS)
+def test_every_bound_is_watched(monkeypatch, capsys, own_logging, place, tmp_path_factory, name, command):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("annotated_mpnet.trainer.Run", stop_there)
+    monkeypatch.setattr("annotated_mpnet.huggingface.to_huggingface", stop_there)
+    main, words = WHOLE_COMMANDS[command]
+    bound = lowest(BOUNDS[name])
+    for version, refused in [(bound, False), (f"{bound}+cpu", False), ("9999.1.dev0", False),
+                             (f"{bound}rc1", True), ("0.0.1", True)]:
+        with monkeypatch.context() as here:
+            here.syspath_prepend(pretend(name, version, tmp_path_factory.mktemp("installed")))
+            assert main(words) == 2
+        err = capsys.readouterr().err
+        assert (f"{name} {version} is too old" in err) == refused, err
+        assert refused or "as far as this test goes" in err, err
+
+
+def test_a_missing_package_ends_in_a_line(monkeypatch, capsys, place):
+    monkeypatch.chdir(place)
+    found = metadata.version
+    def version(name):
+        if name == "rich":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert cli.main(RUN) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(LINE) and f"needs {BOUNDS['rich']}, which is missing" in err and err.count("\n") == 1
+
+
+def test_help_does_not_look_at_versions():
+    probe = ("import sys; from annotated_mpnet.cli import main; main(['--help']); "
+             "sys.exit(bool({'torch', 'transformers', 'packaging', 'importlib.metadata'} & set(sys.modules)))")
+    done = subprocess.run([sys.executable, "-S", "-c", probe], capture_output=True, text=True, timeout=60,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(cli.__file__).parents[1]), *sys.path])})
+    assert done.returncode == 0, done.stderr
 
 
 # In this process

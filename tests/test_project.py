@@ -14,12 +14,14 @@ import alone
 import in_step
 import nbformat
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
 MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswith("_"))
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow"}  # what the requirements always bring along
+COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow", "packaging"}  # what the requirements always bring along
 LONGEST_FUNCTION = 60
 SOLVED = "#| code-fold: true\n#| code-summary: Solution\nassert 1"
 
@@ -162,6 +164,15 @@ def test_constraints_pin_every_requirement():
     asked = {project(r) for kind in ("", "dev_", "notebooks_", "wandb_") for r in setting(f"{kind}requirements")}
     assert asked <= pinned, f"tools/freeze.py is due for {asked - pinned}"
     assert not [line for line in lines if "+" in line], "a local version cannot be installed elsewhere"
+
+
+def test_every_requirement_has_a_bound_that_was_tried():
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    tried = dict(line.split("==") for line in lines if "==" in line)
+    for need in map(Requirement, setting("requirements")):
+        bounds = list(need.specifier)
+        assert [b.operator for b in bounds] == [">="], f"{need} has no lower bound, or more than that"
+        assert Version(tried[need.name]) == Version(bounds[0].version), f"{need}, but {tried[need.name]} was tried"
 
 
 @pytest.fixture(scope="module")

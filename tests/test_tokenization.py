@@ -163,6 +163,16 @@ def test_saved_and_loaded_is_the_same(tmp_path, with_config):
     assert demo_tokenizer().model_max_length == 512 # the shared one is untouched
 
 
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast"]) # in transformers 5; in both
+def test_what_another_version_saved_is_read(tmp_path, name):
+    tokenizer = load_tokenizer("demo", 128)
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": name}))
+    again, texts = load_tokenizer(tmp_path, 128), embedded_corpus()[:50]
+    assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
+
+
 # Where words begin, in tokenizers of other kinds
 
 def framed(backend, **names):

@@ -1,11 +1,13 @@
 """Write constraints.txt: the version of every package that the project and all its extras need, as installed here.
 
     make test && .venv/bin/python tools/freeze.py
+    make test-lowest && .venv-lowest/bin/python tools/freeze.py constraints-lowest.txt
 
 Names come from the metadata of the installed packages, so what else lies in the environment stays out. A local version
 (`+cpu`) is cut off, and the companions of a CUDA build (`nvidia-*`, `triton`) are left to `torch`, which pins its own.
 """
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -14,11 +16,16 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("dev", "notebooks", "wandb")
-HEAD = """\
+HEADS = {"constraints.txt": """\
 # The versions that were tested together, with Python 3.11 to 3.13. Written by tools/freeze.py; used by the Makefile:
 #     pip install -c constraints.txt -e .[dev]
 # Constraints install nothing by themselves: a line counts only where something asks for that package.
-"""
+""", "constraints-lowest.txt": """\
+# The lowest versions that were tested, with Python 3.11: the bounds of settings.ini, low versions of what the package
+# imports besides (numpy, pyarrow, tokenizers, ...), and around these the newest that fit. Written by tools/freeze.py;
+# used by `make test-lowest`:
+#     pip install -c constraints-lowest.txt -e .[dev]
+"""}
 
 
 def needed(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
@@ -42,5 +49,6 @@ def needed(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
 if __name__ == "__main__":
     versions = needed("annotated-mpnet", EXTRAS)
     kept = {n: v for n, v in versions.items() if not re.match(r"nvidia-|cuda-|triton$", n)}
-    (ROOT / "constraints.txt").write_text(HEAD + "".join(f"{n}=={v}\n" for n, v in sorted(kept.items())))
-    print(f"constraints.txt: {len(kept)} packages")
+    name = sys.argv[1] if sys.argv[1:] else "constraints.txt"
+    (ROOT / name).write_text(HEADS[name] + "".join(f"{n}=={v}\n" for n, v in sorted(kept.items())))
+    print(f"{name}: {len(kept)} packages")
