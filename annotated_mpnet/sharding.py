@@ -8,8 +8,6 @@ __all__ = ['TABLE_OF_CONTENTS', 'sharded', 'whole', 'split_like', 'checksum', 'w
 
 # %% ../nbs/08d_sharding.ipynb #08d-003
 import hashlib
-import logging
-import os
 import pickle
 import warnings
 from pathlib import Path
@@ -18,7 +16,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 

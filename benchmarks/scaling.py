@@ -14,7 +14,7 @@ import sys
 from statistics import median
 
 CHILD = "RANK" in os.environ                  # set in the processes that are measured
-if not CHILD: from common import SHORT, report
+if not CHILD: from common import report
 
 REPEATS, UPDATES, ACCUMULATE = (3, 1, (1, 4)) if "--short" in sys.argv else (9, 3, (1, 2, 8))
 MODEL = dict(encoder_layers=2, encoder_embed_dim=256, encoder_ffn_dim=1024, encoder_attention_heads=4)

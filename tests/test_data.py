@@ -9,8 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from functools import cache
-from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zipfile
 from configparser import ConfigParser
-from importlib import metadata
 from pathlib import Path
 
 import alone
