@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from annotated_mpnet import cli
+from annotated_mpnet import arguments, cli
 from annotated_mpnet import configuration as c
 from annotated_mpnet.configuration import PretrainConfig
 from annotated_mpnet.tokenization import train_tokenizer
@@ -314,7 +314,7 @@ VALUES = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
 )
 FLAG = st.sampled_from([name for f in c.FIELDS.values() for name in c.names(f) if f.name != "debug"]
-                       + [c.off_flag(f.name) for f in c.FIELDS.values() if c.kind(f) is bool])
+                       + [arguments.off_flag(f.name) for f in c.FIELDS.values() if c.kind(f) is bool])
 WORDS = st.lists(st.one_of(FLAG.map(lambda f: [f]), st.tuples(FLAG, VALUES).map(list), st.tuples(FLAG, VALUES).map(lambda t: ["=".join(t)]),
                            VALUES.map(lambda v: [v])), max_size=6).map(lambda parts: sum(parts, []))
 
