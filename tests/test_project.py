@@ -14,6 +14,7 @@ import freeze
 import in_step
 import nbformat
 import pytest
+from helpers_runs import HANGS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
@@ -175,6 +176,7 @@ def wheel(tmp_path_factory) -> Path:
     return next(built.glob("*.whl"))
 
 
+@pytest.mark.xdist_group("wheel")
 def test_wheel_says_what_it_needs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         info = next(n for n in archive.namelist() if n.endswith("/METADATA"))
@@ -203,12 +205,13 @@ def bare_environment(tmp_path_factory, wheel) -> Path:
     return python
 
 
+@pytest.mark.xdist_group("wheel")
 def test_wheel_alone_runs_the_demo(bare_environment, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hub")}
     probe = f"import importlib.util as u, {PACKAGE}; print({PACKAGE}.__file__, *map(u.find_spec, ['nbdev', 'fastcore', 'matplotlib', 'pytest', 'wandb']))"
     seen = subprocess.run([bare_environment, "-c", probe], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
     assert Path(seen.split()[0]).is_relative_to(bare_environment.parents[1]) and seen.split()[1:] == ["None"] * 5, seen
     command = [bare_environment.parent / "pretrain-mpnet", "--demo", "--total-updates", "3"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.rglob("final_checkpoint.pt")), done.stdout
