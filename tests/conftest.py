@@ -32,6 +32,22 @@ settings.register_profile("explore", deadline=None)
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.load_profile("fixed")
 
+# Tests that share what takes long to make: side by side (`pytest -n 2`), they stay in one process. All others go where there is room.
+TOGETHER = ("test_site.py", "test_slides.py", "test_project.py::test_wheel")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Not `--dist loadgroup`: pytest-xdist 3.8 loses the groups with pytest 9.2."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return next((part for part in TOGETHER if f"/{part}" in f"/{nodeid}"), nodeid)
+
+    return Scheduling(config, log)
+
+
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 

@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,11 +15,11 @@ context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOAD)
 
 
-def command(argv: list[str], folder: str, log: str, patch: str) -> None:
-    "The command, in a forked process, with its output in a file; `patch` is code to run first."
-    with open(log, "a", buffering=1) as file:
+def command(argv: list[str], folder: str, log: str, patch: str, errors: str = "") -> None:
+    "The command, in a forked process, with its output in a file, or in two; `patch` is code to run first."
+    with open(log, "a", buffering=1) as file, open(errors or log, "a", buffering=1) as other:
         os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+        os.dup2(other.fileno(), 2)
     os.chdir(folder)
     import torch
     torch.set_num_threads(1)
@@ -70,6 +71,16 @@ class Run:
 
     def said(self) -> str:
         return self.log.read_bytes()[self.begun:].decode() if self.log.exists() else ""
+
+
+def completed(argv: list[str], folder: Path, logs: Path) -> subprocess.CompletedProcess:
+    "What `subprocess.run` would give of the command; the files of what it says are elsewhere."
+    out, errors = logs / "out.txt", logs / "errors.txt"
+    process = context.Process(target=command, args=(argv, str(folder), str(out), "", str(errors)), daemon=False)
+    process.start()
+    process.join(HANGS)
+    assert process.exitcode is not None, f"the command did not end in {HANGS} s"
+    return subprocess.CompletedProcess(argv, process.exitcode, out.read_text(), errors.read_text())
 
 
 def finished(argv: list[str], folder: Path, patch: str = "") -> str:

@@ -100,6 +100,7 @@ def test_compiled_by_the_real_compiler(place):
     argv = [*NO_DROPOUT, "--lr", "1e-3", "--total-updates", "4"]
     finished([*BASE, *argv, "--compile"], place, QUICK)
     compiled, eager = read_checkpoint("run/final_checkpoint.pt"), trained(*argv)
+    # Rounding, of which Adam makes most where the gradient is 0 but for it: 9e-7 was seen. What is learned moves weights by 1e-3.
     assert apart(compiled, eager) < 1e-5 and compiled["metrics"]["train/loss"] == pytest.approx(eager["metrics"]["train/loss"], abs=1e-5)
 
 
@@ -141,7 +142,8 @@ def test_precision(place, caplog, capsys, monkeypatch):
     full = trained("--precision", "float32")
     assert "in float32" in capsys.readouterr().out
     half = trained("--precision", "bfloat16")
-    assert "in bfloat16" in capsys.readouterr().out and 1e-6 < apart(full, half) < 0.1
+    assert "in bfloat16" in capsys.readouterr().out and 0 < apart(full, half)
+    assert half["metrics"]["train/loss"] == pytest.approx(full["metrics"]["train/loss"], rel=0.01) # 8 bits: 3e-5 was seen
     for has, same_as in ((True, half), (False, full)):
         monkeypatch.setattr(trainer, "has_bfloat16", lambda device: has)
         assert apart(trained("--precision", "auto"), same_as) == 0
@@ -469,7 +471,7 @@ def test_held_out_files(place, base):
 
 def test_attention_backend_reaches_the_model(place):
     sdpa, auto = trained(*NO_DROPOUT, "--attention-backend", "sdpa"), trained(*NO_DROPOUT)
-    assert 0 <= apart(sdpa, auto) < 1e-4                                 # another way to the same numbers
+    assert apart(sdpa, auto) < 1e-4                          # another way to the same numbers: 7e-6 was seen, and weights move by 1e-2
     assert apart(trained("--attention-backend", "sdpa"), trained()) > 1e-4   # with dropout: other random numbers
     with pytest.raises(UserError, match="attention-dropout 0"): trained("--attention-backend", "flex")
     with pytest.raises(UserError, match="GPU"): trained(*NO_DROPOUT, "--attention-backend", "flex")

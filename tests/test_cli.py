@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers_runs import HANGS
+from helpers_runs import HANGS, completed
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -64,10 +64,10 @@ def pretrain_mpnet(argv: list[str], folder: Path, env: dict[str, str] | None = N
     return subprocess.run([Path(sys.executable).parent / "pretrain-mpnet", *argv], cwd=folder, capture_output=True, text=True, timeout=HANGS, env=env)
 
 
-def refused(argv: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
+def refused(argv: list[str], folder: Path, run=pretrain_mpnet, **more) -> str:
     "Run the command: it must end with 2, say one line, and write nothing. The line."
     before = listing(folder)
-    done = pretrain_mpnet(argv, folder, env)
+    done = run(argv, folder, **more)
     assert done.returncode == 2, done.stderr
     assert done.stdout == "" and done.stderr.startswith(LINE) and done.stderr.count("\n") == 1, (done.stdout, done.stderr)
     assert listing(folder) == before
@@ -99,7 +99,7 @@ def without_torch(tmp_path_factory) -> dict[str, str]:
     (["two\nlines"], "two lines"),
 ], ids=lambda x: x if isinstance(x, str) else None)
 def test_refused_at_once(place, without_torch, argv, says):
-    assert says in refused(argv, place, without_torch)
+    assert says in refused(argv, place, env=without_torch)
 
 
 def spoil(place: Path, what: str) -> list[str]:
@@ -144,8 +144,9 @@ def spoil(place: Path, what: str) -> list[str]:
     ("earlier run", "--overwrite"),
     ("--checkpoint-dir valid.txt", "valid.txt"),
 ])
-def test_refused_by_the_trainer(place, what, says):
-    assert says in refused(spoil(place, what), place)
+def test_refused_by_the_trainer(place, what, says, tmp_path_factory):
+    "Forked, so that not each imports everything again."
+    assert says in refused(spoil(place, what), place, completed, logs=tmp_path_factory.mktemp("logs"))
 
 
 # Good input, as a process

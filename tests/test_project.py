@@ -176,7 +176,6 @@ def wheel(tmp_path_factory) -> Path:
     return next(built.glob("*.whl"))
 
 
-@pytest.mark.xdist_group("wheel")
 def test_wheel_says_what_it_needs(wheel):
     with zipfile.ZipFile(wheel) as archive:
         info = next(n for n in archive.namelist() if n.endswith("/METADATA"))
@@ -205,7 +204,6 @@ def bare_environment(tmp_path_factory, wheel) -> Path:
     return python
 
 
-@pytest.mark.xdist_group("wheel")
 def test_wheel_alone_runs_the_demo(bare_environment, tmp_path):
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hub")}
     probe = f"import importlib.util as u, {PACKAGE}; print({PACKAGE}.__file__, *map(u.find_spec, ['nbdev', 'fastcore', 'matplotlib', 'pytest', 'wandb']))"

@@ -59,7 +59,7 @@ def folder(place: Path, name: str) -> Path:
 
 
 def close(a: dict, b: dict, tolerance: float = 1e-5) -> None:
-    "Two checkpoints have nearly the same weights."
+    "Two checkpoints have nearly the same weights: 9e-7 was seen, where the gradient is 0 but for rounding, else 1e-7."
     for name, x in a["model"].items():
         assert (x - b["model"][name]).abs().max() <= tolerance, name
 

