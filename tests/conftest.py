@@ -54,12 +54,16 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 @pytest.fixture(scope="module") # two at once can't run in a process
 def browser():
-    "The system's Chromium, or a line that says how to get it."
+    "The system's Chromium, or playwright's own, or a line that says how to get it."
+    from playwright.sync_api import sync_playwright
     path = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if path is None:
+        with sync_playwright() as playwright:  # what `playwright install chromium` has fetched
+            fetched = playwright.chromium.executable_path
+        path = fetched if Path(fetched).exists() else None
     if path is None:
         said = "no Chromium here for the browser tests; get one with `apt-get install chromium` or your system's package manager"
         pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
-    from playwright.sync_api import sync_playwright
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield running
