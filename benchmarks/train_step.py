@@ -37,6 +37,7 @@ CPU_SIZES = {"small": (SMALL, 16, 128)} | ({} if SHORT else {"base": (BASE, 2, 5
 GPU_SIZES = {"small": (SMALL, 16, 128)} if SHORT else {"base": (BASE, 32, 512), "base, short texts": (BASE, 128, 128)}
 KINDS = ("textbook", "ours", "transformers MLM")
 PRECISIONS = ("float32", "bfloat16")
+CONTEXT = multiprocessing.get_context("spawn")                  # of the processes that measure
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 
@@ -119,7 +120,7 @@ def peak(size: tuple, kind: str, precision: str, checkpointing: bool, pipe) -> N
 def start(target, *arguments):
     "A process of its own, and the pipe to it."
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=target, args=(*arguments, there), daemon=True)
+    process = CONTEXT.Process(target=target, args=(*arguments, there), daemon=True)
     process.start()
     return process, here
 

@@ -2,11 +2,9 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
-from helpers_runs import Run
+from helpers_runs import HANGS, Run
 
 RECORD = """
 import json, os
@@ -38,7 +36,7 @@ class Group:
                      for rank in range(size)]
         self.said = self.runs[0].said            # they share a log
 
-    def finish(self, timeout: float = 120) -> list[int]: # the exit code of each rank
+    def finish(self, timeout: float = HANGS) -> list[int]: # the exit code of each rank
         try:
             return [run.finish(timeout) for run in self.runs]
         finally:
@@ -53,17 +51,33 @@ def finished(argv: list[str], folder: Path, size: int = 2, patch: str = "") -> s
     return group.said()
 
 
-def torchrun(argv: list[str], folder: Path, *more: str, patch: str = "") -> subprocess.Popen:
-    "The command as a user starts it on two ranks; `patch` is code to run first."
-    script = folder / "command.py"
-    script.write_text(f"import sys\nfrom annotated_mpnet.cli import main\n{patch}\nsys.exit(main())\n")
-    return subprocess.Popen([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *more, str(script), *argv],
-                            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+def launch(argv: list[str], folder: str, log: str) -> None:
+    "What `torchrun` does, in a forked process, with its output in a file."
+    with open(log, "a", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from torch.distributed.run import main
+    main(argv)
 
 
-def children(process: subprocess.Popen) -> list[int]:
-    "The ranks that a launcher has started."
-    return [int(pid) for path in Path(f"/proc/{process.pid}/task").iterdir() for pid in (path / "children").read_text().split()]
+class Launched(Run):
+    "The command as a user starts it on two ranks, each a new process; only the launcher is forked. `patch` is code to run first."
+    def __init__(self, argv: list[str], folder: Path, *more: str, patch: str = ""):
+        self.follow(folder)
+        script = folder / "command.py"
+        script.write_text(f"import sys\nfrom annotated_mpnet.cli import main\n{patch}\nsys.exit(main())\n")
+        words = ["--standalone", "--nproc-per-node", "2", *more, str(script), *argv]
+        self.start(launch, words)
+
+    def ranks(self) -> list[int]:
+        "The processes that the launcher has started and that still run."
+        try:
+            tasks = list(Path(f"/proc/{self.process.pid}/task").iterdir())
+            return [int(pid) for path in tasks for pid in (path / "children").read_text().split()]
+        except FileNotFoundError:               # it has ended meanwhile
+            return []
 
 
 def samples(folder: Path) -> dict[int, list]: # update -> cycle and number of each of its samples, sorted

@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 FIXTURES = Path(__file__).parents[1] / "annotated_mpnet" / "course" / "interop"
 PRELOAD = ["annotated_mpnet.cli", "annotated_mpnet.trainer", "annotated_mpnet.data", "datasets", "pyarrow.parquet", "torch.utils.tensorboard",
            "transformers.models.auto.tokenization_auto", "transformers.models.bert.tokenization_bert"]
+HANGS = 600  # seconds after which what should have ended is taken to hang; no test measures time
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOAD)
 
 
-def command(argv: list[str], folder: str, log: str, patch: str) -> None:
-    "The command, in a forked process, with its output in a file; `patch` is code to run first."
-    with open(log, "a", buffering=1) as file:
+def command(argv: list[str], folder: str, log: str, patch: str, errors: str = "") -> None:
+    "The command, in a forked process, with its output in a file, or in two; `patch` is code to run first."
+    with open(log, "a", buffering=1) as file, open(errors or log, "a", buffering=1) as other:
         os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+        os.dup2(other.fileno(), 2)
     os.chdir(folder)
     import torch
     torch.set_num_threads(1)
@@ -30,9 +32,16 @@ def command(argv: list[str], folder: str, log: str, patch: str) -> None:
 class Run:
     "One start of the command."
     def __init__(self, argv: list[str], folder: Path, patch: str = ""):
+        self.follow(folder)
+        self.start(command, argv, patch)
+
+    def follow(self, folder: Path) -> None:
+        "Where it runs, and what it says from now on."
         self.folder, self.log = folder, folder / "log.txt"
         self.begun = self.log.stat().st_size if self.log.exists() else 0 # earlier starts have written before
-        self.process = context.Process(target=command, args=(argv, str(folder), str(self.log), patch), daemon=False)
+
+    def start(self, target, argv: list[str], *more) -> None:
+        self.process = context.Process(target=target, args=(argv, str(self.folder), str(self.log), *more), daemon=False)
         self.process.start()
 
     def send(self, signum: int) -> None:
@@ -41,7 +50,7 @@ class Run:
         except ProcessLookupError:
             pass
 
-    def wait_for(self, happened, timeout: float = 60) -> bool:
+    def wait_for(self, happened, timeout: float = HANGS) -> bool:
         "Until something has happened; False if the run ended before."
         until = time.time() + timeout
         while not happened():
@@ -51,7 +60,7 @@ class Run:
             time.sleep(0.0005)
         return True
 
-    def finish(self, timeout: float = 120) -> int:
+    def finish(self, timeout: float = HANGS) -> int:
         "The exit code, as a shell shows it."
         self.process.join(timeout)
         if self.process.is_alive():
@@ -62,6 +71,16 @@ class Run:
 
     def said(self) -> str:
         return self.log.read_bytes()[self.begun:].decode() if self.log.exists() else ""
+
+
+def completed(argv: list[str], folder: Path, logs: Path) -> subprocess.CompletedProcess:
+    "What `subprocess.run` would give of the command; the files of what it says are elsewhere."
+    out, errors = logs / "out.txt", logs / "errors.txt"
+    process = context.Process(target=command, args=(argv, str(folder), str(out), "", str(errors)), daemon=False)
+    process.start()
+    process.join(HANGS)
+    assert process.exitcode is not None, f"the command did not end in {HANGS} s"
+    return subprocess.CompletedProcess(argv, process.exitcode, out.read_text(), errors.read_text())
 
 
 def finished(argv: list[str], folder: Path, patch: str = "") -> str:

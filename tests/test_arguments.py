@@ -102,6 +102,7 @@ def test_compiled_by_the_real_compiler(place):
     argv = [*NO_DROPOUT, "--lr", "1e-3", "--total-updates", "4"]
     finished([*BASE, *argv, "--compile"], place, QUICK)
     compiled, eager = read_checkpoint("run/final_checkpoint.pt"), trained(*argv)
+    # Rounding, of which Adam makes most where the gradient is 0 but for it: 9e-7 was seen. What is learned moves weights by 1e-3.
     assert apart(compiled, eager) < 1e-5 and compiled["metrics"]["train/loss"] == pytest.approx(eager["metrics"]["train/loss"], abs=1e-5)
 
 
@@ -143,7 +144,8 @@ def test_precision(place, caplog, capsys, monkeypatch):
     full = trained("--precision", "float32")
     assert "in float32" in capsys.readouterr().out
     half = trained("--precision", "bfloat16")
-    assert "in bfloat16" in capsys.readouterr().out and 1e-6 < apart(full, half) < 0.1
+    assert "in bfloat16" in capsys.readouterr().out and 0 < apart(full, half)
+    assert half["metrics"]["train/loss"] == pytest.approx(full["metrics"]["train/loss"], rel=0.01) # 8 bits: 3e-5 was seen
     for has, same_as in ((True, half), (False, full)):
         monkeypatch.setattr(trainer, "has_bfloat16", lambda device: has)
         assert apart(trained("--precision", "auto"), same_as) == 0
@@ -170,7 +172,8 @@ def test_workers_change_nothing(place, more):
 def test_clipping_off_and_the_norm_is_still_logged(place):
     free, clipped, wide = trained("--clip-grad-norm", "0"), trained("-grad_clip", "0.01"), trained("-grad_clip", "1e9")
     assert apart(free, wide) == 0 < apart(free, clipped)
-    assert free["metrics"]["train/grad_norm"] > 0.1 and clipped["metrics"]["train/grad_norm"] > 0.1 # as it was before clipping
+    first = [trained("-grad_clip", limit, "--total-updates", "1")["metrics"]["train/grad_norm"] for limit in ("0", "0.01")]
+    assert first[0] == first[1] > 0.01                      # as it was before clipping
 
 
 def test_the_schedule_as_logged(place):
@@ -200,15 +203,20 @@ def test_every_evaluation_is_the_same(place):
             assert (a, b, c) == (2, 4, 6) and x == y == z
 
 
-def test_the_test_is_done_once_with_the_best_model(place):
-    "The rate rises without end: the last model is much worse than the best."
-    run = trained("--lr", "3", "--warmup-updates", "1000", "--total-updates", "300", "--eval-interval-steps", "25", "--test-file", "valid.txt",
-                  "--tensorboard-log-dir", "logs", "--batch-size", "2", "--update-freq", "1")["result"]
-    curves = read_scalars("logs")
-    best_at, best = min(curves["valid/loss"], key=lambda point: point[1])
-    assert best_at < 300 and run["valid/loss"] > best + 0.1
-    assert curves["test/loss"] == [(300, best)] and read_checkpoint(run["best_checkpoint"])["update"] == best_at
-    assert run["test/loss"] == pytest.approx(best)
+def test_the_test_is_done_once_with_the_best_model(place, monkeypatch):
+    "The second of three evaluations is made to look the best. The text of the test is that of the evaluations."
+    found, evaluate, better = [], trainer.evaluate, (0, 100, 0, 0)
+
+    def shifted(*given):
+        found.append(evaluate(*given)["loss"])
+        return {"loss": found[-1] - better[len(found) - 1], "accuracy": 0.0, "mask_loss": 0.0}
+
+    monkeypatch.setattr(trainer, "evaluate", shifted)
+    run = trained("--eval-interval-steps", "2", "--test-file", "valid.txt", "--tensorboard-log-dir", "logs")["result"]
+    assert len(found) == 4 and len(set(found)) == 3         # three models, and the test of one of them
+    assert run["test/loss"] == found[3] == found[1] and run["valid/loss"] == found[2]
+    assert read_checkpoint(run["best_checkpoint"])["update"] == 4
+    assert [step for step, _ in read_scalars("logs")["test/loss"]] == [6]
 
 
 @pytest.mark.parametrize("lost", ["deleted", "nan"])
@@ -298,10 +306,24 @@ def test_common_configuration(name, place):
     assert config["dataset_name"] == "stream" and config["save_optimizer_state"] is False
 
 
+HASTY = """
+from annotated_mpnet import trainer
+step, first = trainer.Run.step, []
+def hasty(self, batches, counts):
+    "Counts most updates without computing them: what is looked at is when things happen, not what is learned."
+    if 2 <= self.update < 2490:
+        self.update += 1
+        return first[0]
+    first.append(step(self, batches, counts))
+    return first[-1]
+trainer.Run.step = hasty
+"""
+
+
 def test_common_configuration_resumable(place):
     first, second = reference_commands()["Resumable"]
     smaller = "--encoder-embed-dim 2 --encoder-attention-heads 1 --encoder-ffn-dim 2 --max-tokens 6 --batch-size 1 --update-freq 1 --logging-steps 500 --precision float32".split()
-    said = finished([*first, *SMALLER, *smaller, "--total-updates", "2500"], place)
+    said = finished([*first, *SMALLER, *smaller, "--total-updates", "2500"], place, HASTY)
     assert (place / "checkpoints/checkpoint2500.pt").exists() and lines(said, "valid") == [2500]
     said = finished([*second, "--total-updates", "2505"], place)         # all else comes from the checkpoint
     assert "going on after update 2,500" in said
@@ -451,7 +473,7 @@ def test_held_out_files(place, base):
 
 def test_attention_backend_reaches_the_model(place):
     sdpa, auto = trained(*NO_DROPOUT, "--attention-backend", "sdpa"), trained(*NO_DROPOUT)
-    assert 0 <= apart(sdpa, auto) < 1e-4                                 # another way to the same numbers
+    assert apart(sdpa, auto) < 1e-4                          # another way to the same numbers: 7e-6 was seen, and weights move by 1e-2
     assert apart(trained("--attention-backend", "sdpa"), trained()) > 1e-4   # with dropout: other random numbers
     with pytest.raises(UserError, match="attention-dropout 0"): trained("--attention-backend", "flex")
     with pytest.raises(UserError, match="GPU"): trained(*NO_DROPOUT, "--attention-backend", "flex")

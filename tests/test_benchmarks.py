@@ -9,7 +9,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_dim=32, encoder_attention_heads=2, vocab_size=60, max_positions=16), 2, 16"
-ON_CPU = f"import train_step as t; t.CPU_SIZES = {{'small': ({TINY})}}; t.on_cpu()"
+ON_CPU = f"""
+import multiprocessing, pickle, train_step as t
+fork = multiprocessing.get_context("fork")
+class Forked:
+    "Processes that needn't import everything again; what they are given must still be fit for new ones."
+    def Process(self, target, args, daemon):
+        assert pickle.loads(pickle.dumps((target, args[:-1]))) == (target, args[:-1])
+        return fork.Process(target=target, args=args, daemon=daemon)
+t.CPU_SIZES, t.CONTEXT = {{'small': ({TINY})}}, Forked()
+t.on_cpu()
+"""
 ON_GPU = f"""
 import torch, train_step as t
 t.GPU_SIZES, t.matmul_flops, torch.cuda.get_device_name = {{'tiny': ({TINY})}}, lambda: 1e12, lambda: "no GPU"

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -180,10 +179,8 @@ except SystemExit as stop: assert not stop.code
 heavy = {{'torch', 'transformers', 'datasets', 'numpy'}} & set(sys.modules)
 assert not heavy, heavy
 """
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - start < 2
 
 
 # Every spelling of every argument

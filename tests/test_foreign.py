@@ -32,7 +32,7 @@ def test_every_fixture_gives_its_stored_logits(name, logits, masked, trust):
     assert not model.training and (model.config.vocab_size, model.config.max_positions) == (500, 64)
     ours = model(io["input_ids"], io["positions"], io["pred_size"], io["attention_mask"] if masked else None)
     width = io[logits].shape[-1]                        # 500, or 512 where the file's vocabulary is padded
-    assert float((ours[..., :width] - io[logits]).abs().max()) < 1e-5
+    assert float((ours[..., :width] - io[logits]).abs().max()) < 5e-5 # rounding: 6e-6 at most was seen (tests/test_interop.py)
 
 
 @pytest.mark.parametrize("name", ["fairseq_mpnet", "yext_legacy"])

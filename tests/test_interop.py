@@ -12,6 +12,10 @@ from annotated_mpnet.configuration import ModelConfig
 from annotated_mpnet.foreign import convert
 from annotated_mpnet.model import MPNetForPretraining
 
+# Logits of up to 7 in float32, computed elsewhere: with plain, AVX2 and AVX-512 kernels, on 1 and 2 threads, they differ by
+# 6e-6 at most. What would be another computation differs by more than 1e-2, as the tests below show.
+ROUNDING = 5e-5
+
 TINY = {"vocab_size": 500, "encoder_layers": 2, "encoder_embed_dim": 32, "encoder_ffn_dim": 64, "encoder_attention_heads": 4,
         "max_positions": 64}
 
@@ -42,10 +46,10 @@ def largest_difference(ours, theirs): # logits, ours perhaps wider
 def test_original_mpnet_and_auxiliary_mlm():
     model, io = foreign("fairseq_mpnet")
     main, auxiliary = model(io["input_ids"], io["positions"], io["pred_size"], return_mlm=True)
-    assert largest_difference(main, io["mpnet_logits"]) < 1e-5
-    assert largest_difference(auxiliary, io["mlm_aux_logits"]) < 1e-5
+    assert largest_difference(main, io["mpnet_logits"]) < ROUNDING
+    assert largest_difference(auxiliary, io["mlm_aux_logits"]) < ROUNDING
     alone = model(io["input_ids"], io["positions"], io["pred_size"])
-    assert largest_difference(alone, io["mpnet_logits"]) < 1e-5
+    assert largest_difference(alone, io["mpnet_logits"]) < ROUNDING
     assert largest_difference(main, io["mlm_aux_logits"]) > 0.01          # the two are not the same thing
 
 
@@ -55,7 +59,7 @@ def test_original_plm_and_mlm(objective):
     model, io = foreign("fairseq_mpnet", objective)
     ids = io[f"{objective}_input_ids"]                                    # plm (3, T + P), mlm (3, T)
     logits = model(ids, io["positions"][:, :ids.shape[1]], io["pred_size"])
-    assert largest_difference(logits, io[f"{objective}_logits"]) < 1e-5
+    assert largest_difference(logits, io[f"{objective}_logits"]) < ROUNDING
 
 
 @torch.no_grad()
@@ -64,8 +68,8 @@ def test_pszemraj_with_padding_and_padded_vocabulary():
     assert (io["attention_mask"] == 0).any() and io["logits"].shape[-1] == 512
     main, auxiliary = model(io["input_ids"], io["positions"], io["pred_size"], io["attention_mask"], return_mlm=True)
     assert main.shape[-1] == 512
-    assert largest_difference(main, io["logits"]) < 1e-5
-    assert largest_difference(auxiliary, io["mlm_logits"]) < 1e-5
+    assert largest_difference(main, io["logits"]) < ROUNDING
+    assert largest_difference(auxiliary, io["mlm_logits"]) < ROUNDING
     unmasked = model(io["input_ids"], io["positions"], io["pred_size"])
     assert largest_difference(unmasked, io["logits"]) > 0.1               # the mask matters
 
@@ -74,11 +78,11 @@ def test_pszemraj_with_padding_and_padded_vocabulary():
 def test_yext_which_ignores_the_attention_mask():
     model, io = foreign("yext_legacy")
     unmasked = model(io["input_ids"], io["positions"], io["pred_size"])
-    assert largest_difference(unmasked, io["logits"]) < 1e-5
+    assert largest_difference(unmasked, io["logits"]) < ROUNDING
     masked = model(io["input_ids"], io["positions"], io["pred_size"], io["attention_mask"])
     full = io["attention_mask"].bool().all(1)
     assert full.any() and not full.all()
-    assert largest_difference(masked[full], io["logits"][full]) < 1e-5
+    assert largest_difference(masked[full], io["logits"][full]) < ROUNDING
     assert largest_difference(masked[~full], io["logits"][~full]) > 0.1
 
 
@@ -130,16 +134,16 @@ def test_transformers_hidden_states_and_logits(shape, side):
     hidden, expected = ours.encode(ids, mask), theirs.mpnet(ids, attention_mask=mask).last_hidden_state
     real = mask.bool()
     assert hidden.shape == expected.shape
-    assert float((hidden - expected)[real].abs().max()) < 1e-5
+    assert float((hidden - expected)[real].abs().max()) < ROUNDING
     logits, expected_logits = ours.logits(hidden), theirs(ids, attention_mask=mask).logits
-    assert largest_difference(logits[real], expected_logits[real]) < 1e-5
+    assert largest_difference(logits[real], expected_logits[real]) < ROUNDING
 
 
 @torch.no_grad()
 def test_transformers_without_attention_mask():
     theirs, ours = pair("small")
     ids, _ = texts([30, 20], 500, "right")                      # then padding is looked at, and places are counted as before
-    assert float((ours.encode(ids) - theirs.mpnet(ids).last_hidden_state).abs().max()) < 1e-5
+    assert float((ours.encode(ids) - theirs.mpnet(ids).last_hidden_state).abs().max()) < ROUNDING
 
 
 @torch.no_grad()

@@ -406,7 +406,9 @@ def test_every_activation_trains(activation, normalize_before):
     total, n, _ = model.loss(batch, return_mlm=True)
     (total / n).backward()
     for name, p in model.named_parameters():
-        assert p.grad is not None and torch.isfinite(p.grad).all() and p.grad.abs().max() > 0, name
+        assert p.grad is not None and torch.isfinite(p.grad).all(), name
+        if not name.endswith("attn.k.bias"):                            # softmax takes it out: its gradient is rounding, or 0
+            assert p.grad.abs().max() > 0, name
     if activation != "gelu":                                            # and it is the one that was asked for
         other = tiny_model(normalize_before=normalize_before)
         with torch.no_grad(): assert (logits_of(model.eval(), batch) - logits_of(other, batch)).abs().max() > 1e-4

@@ -13,6 +13,7 @@ import alone
 import in_step
 import nbformat
 import pytest
+from helpers_runs import HANGS
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -204,6 +205,6 @@ def test_wheel_alone_runs_the_demo(bare_environment, tmp_path):
     seen = subprocess.run([bare_environment, "-c", probe], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
     assert Path(seen.split()[0]).is_relative_to(bare_environment.parents[1]) and seen.split()[1:] == ["None"] * 5, seen
     command = [bare_environment.parent / "pretrain-mpnet", "--demo", "--total-updates", "3"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.rglob("final_checkpoint.pt")), done.stdout

@@ -119,6 +119,17 @@ def last_saved(folder: Path) -> int:
 # SIGKILL
 
 
+WAITS = """
+import signal, sys
+from pathlib import Path
+def wait(code=0):
+    "At its end the run waits to be killed, so that every kill hits a process however fast the machine is."
+    Path("ended").write_text(str(code))
+    while True: signal.pause()
+sys.exit = wait
+"""
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("source", ["files", "stream"])
 def test_murder(source, workers, place, left_alone):
@@ -126,36 +137,28 @@ def test_murder(source, workers, place, left_alone):
     argv = arguments(FILES if source == "files" else STREAM)
     whole = left_alone(source, argv)                                     # the number of workers must make no difference
     chance, argv = random.Random(f"{source}{workers}"), [*argv, "--num-workers", str(workers)]
-    kills, in_a_write, rounds = 0, 0, 0
-    while kills < MURDERS:
-        rounds += 1
-        # When the run has come to its end before enough kills, it is begun again.
-        run = Run([*argv, "--resume"] if last_saved(place) else [*argv, "--overwrite"], place)
+    ended, in_a_write = place / "ended", 0
+    for number in range(MURDERS):
+        if ended.exists():                                               # the last one came to its end before it was killed: begin again
+            assert ended.read_text() == "0"
+            same_run(whole, place)
+            for path in (ended, *(place / "run").iterdir(), *(place / "logs").iterdir()):
+                path.unlink()
         before = last_saved(place)
-        writing = rounds % 2 == 0
-        if writing:
+        run = Run([*argv, "--resume"] if before else [*argv, "--overwrite"], place, WAITS)
+        if number % 2:
             target = chance.choice(["checkpoint*", "best*", "*"])
-            alive = run.wait_for(lambda: list((place / "run").glob(f".{target}.tmp")))
+            alive = run.wait_for(lambda: ended.exists() or list((place / "run").glob(f".{target}.tmp")))
         else:
-            alive = run.wait_for(lambda: last_saved(place) > before or (place / "run/final_checkpoint.pt").exists())
+            alive = run.wait_for(lambda: ended.exists() or last_saved(place) > before)
             time.sleep(chance.random() * 0.15)
         run.send(signal.SIGKILL)
-        code = run.finish()
-        assert code in (0, 137), run.said()
-        if code == 0:                                                    # it was faster
-            same_run(whole, place)
-            for path in (place / "run").iterdir():
-                path.unlink()
-            for path in (place / "logs").iterdir():
-                path.unlink()
-            continue
-        kills, in_a_write = kills + 1, in_a_write + bool(list((place / "run").glob(".*.tmp")))
-        assert alive
+        assert alive and run.finish() == 137, run.said()
+        in_a_write += bool(list((place / "run").glob(".*.tmp")))
     finished([*argv, "--resume"] if last_saved(place) else [*argv, "--overwrite"], place)
     same_run(whole, place)
     assert not list((place / "run").glob(".*.tmp")), "the leavings of killed writes are cleared away"
-    assert rounds < 4 * MURDERS
-    print(f"{source}, {workers} workers: {kills} kills, {in_a_write} of them with a checkpoint half written; equal to the bit")
+    print(f"{source}, {workers} workers: {MURDERS} kills, {in_a_write} of them with a checkpoint half written; equal to the bit")
 
 
 # SIGTERM and Ctrl-C
@@ -204,7 +207,7 @@ def test_a_signal_to_every_process_of_a_run(signum, place, left_alone):
     run = Run([*argv, "--num-workers", "2"], place, "import os\nos.setsid()")
     assert run.wait_for(lambda: last_saved(place) >= 15)
     os.killpg(run.process.pid, signum)
-    assert run.finish(30) == 128 + signum, run.said()
+    assert run.finish() == 128 + signum, run.said()
     with pytest.raises(ProcessLookupError):                              # nobody is left
         os.killpg(run.process.pid, 0)
     finished([*argv, "--resume"], place)
@@ -213,7 +216,6 @@ def test_a_signal_to_every_process_of_a_run(signum, place, left_alone):
 
 def test_workers_end_with_a_process_that_forgot_them(place):
     "Batches that are not closed must not hold up the end of the program."
-    begun = time.time()
     finished(arguments(FILES), place, """
 import sys
 from annotated_mpnet import cli, data, permutation, tokenization
@@ -222,23 +224,23 @@ batches = data.Batches(data.Shuffled(["a text", "another text"] * 50), tokenizer
 sys.kept = iter(batches)
 next(sys.kept)
 cli.main = lambda argv: 0
-""" % TOKENIZER[1])
-    assert time.time() - begun < 20
+""" % TOKENIZER[1])                                                       # which fails where the run doesn't end
 
 
 def test_a_second_ctrl_c_ends_at_once(place):
     patch = SLOW.format(signal="SIGINT", module="model.MPNetForPretraining", name="loss", count=20) + """
 import threading
+from pathlib import Path
 def hang(*_, **__):
     threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
     time.sleep(60)
+    Path('slept').touch()
 trainer.save_interval = hang
 """
     argv = arguments(FILES)
     argv[argv.index("--checkpoint-interval") + 1] = "-1"
-    begun = time.time()
     assert "stopped by Ctrl-C" in failed(argv, place, patch, code=130)
-    assert time.time() - begun < 30
+    assert not (place / "slept").exists()
 
 
 def test_a_stop_is_not_pruned_before_there_is_a_newer_one(place):

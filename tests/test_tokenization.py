@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers_runs import HANGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -41,6 +42,8 @@ def refused(call, *args):
 def test_corpus_is_readable_and_without_duplicates():
     corpus = embedded_corpus()
     assert corpus is embedded_corpus()
+    # Docstrings change from Python to Python: 3.11 to 3.13 give 6,800 to 7,500 passages of 1.29 to 1.43 million characters, in which
+    # 99.8 % begin in a way of their own, and no sentence comes twice.
     assert len(corpus) > 2000 and sum(map(len, corpus)) > 1_000_000
     assert min(map(len, corpus)) >= 64 and "\n" not in "".join(corpus)
     normal = [re.sub(r"\W+", " ", passage.lower()) for passage in corpus]
@@ -317,9 +320,16 @@ def test_lengths(tmp_path, caplog):
 def test_without_network_a_hub_name_fails_at_once(monkeypatch, endpoint, capfd):
     from huggingface_hub import constants
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    begin = time.monotonic()
+    asked, session = [], tokenization.get_session()
+
+    def get(url, timeout):
+        asked.append((url, timeout))
+        return session.get(url, timeout=timeout)
+
+    monkeypatch.setattr(tokenization, "get_session", lambda: SimpleNamespace(get=get))
     message = refused(load_tokenizer, "no-such-user/no-such-tokenizer", 64)
-    assert time.monotonic() - begin < 5
+    # One question, with a limit: nothing is tried again and again.
+    assert asked == [(f"{endpoint}/api/models/no-such-user/no-such-tokenizer", 3)]
     assert "no-such-user/no-such-tokenizer" in message and endpoint in message and "demo" in message
     assert capfd.readouterr() == ("", "")
 
@@ -341,7 +351,7 @@ def test_a_name_that_the_hub_does_not_know(tmp_path):
             "try: load_tokenizer('no-such-user/no-such-tokenizer', 64)\n"
             "except UserError as error: print(error)")
     env = {**{k: v for k, v in os.environ.items() if "proxy" not in k.lower()}, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=HANGS)
     server.shutdown()
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1 and "no-such-user/no-such-tokenizer" in done.stdout and address in done.stdout

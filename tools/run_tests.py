@@ -123,7 +123,8 @@ def notebooks(env: dict[str, str]) -> bool:
 
 def tests(env: dict[str, str]) -> bool:
     "What a notebook can't test well (pytest)."
-    return run(env, sys.executable, "-m", "pytest", "-q", "--durations=5", "tests")
+    options = ("-q", "-n", LANES, "--durations=5")
+    return run(env, sys.executable, "-m", "pytest", *options, "tests")
 
 
 STEPS = {"in-step": in_step, "notebooks": notebooks, "tests": tests}
