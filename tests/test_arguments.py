@@ -308,15 +308,15 @@ def test_common_configuration(name, place):
 
 HASTY = """
 from annotated_mpnet import trainer
-step, first = trainer.Run.step, []
-def hasty(self, batches, counts):
-    "Counts most updates without computing them: what is looked at is when things happen, not what is learned."
-    if 2 <= self.update < 2490:
-        self.update += 1
+learn, first = trainer.learn, []
+def hasty(run, batches, counts):
+    "Counts most updates without computing them: when things happen counts, not what is learned."
+    if 2 <= run.update < 2490:
+        run.update += 1
         return first[0]
-    first.append(step(self, batches, counts))
+    first.append(learn(run, batches, counts))
     return first[-1]
-trainer.Run.step = hasty
+trainer.learn = hasty
 """
 
 
