@@ -155,7 +155,7 @@ def test_refused_by_the_trainer(place, what, says, tmp_path_factory):
 
 
 def test_a_run_and_a_second_one(place):
-    (place / "run.yaml").write_text("".join(f"{c.spellings()[k].lstrip('-')}: {v}\n" for k, v in zip(SMALL[::2], SMALL[1::2])))
+    (place / "run.yaml").write_text("".join(f"{arguments.spellings()[k].lstrip('-')}: {v}\n" for k, v in zip(SMALL[::2], SMALL[1::2])))
     done = pretrain_mpnet([*FILES, "--config", "run.yaml", "--total-updates", "3"], place)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "best checkpoint:" in done.stdout and "run/final_checkpoint.pt" in done.stdout

@@ -18,6 +18,7 @@ import site_pages
 import site_reference
 from bs4 import BeautifulSoup
 
+from annotated_mpnet import arguments
 import annotated_mpnet.configuration as c
 from annotated_mpnet import watch
 
@@ -130,7 +131,7 @@ def test_configuration_page_help_and_dataclass_agree(pages):
     rows = pages["docs/configuration.html"].select("table.arguments tbody tr[id]")
     shown = {row["id"]: [cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in rows}
     assert list(shown) == [c.flag(name)[2:] for members in c.groups().values() for name in (f.name for f in members)]
-    options = {name: action for action in c.build_parser()._actions for name in action.option_strings}
+    options = {name: action for action in arguments.build_parser()._actions for name in action.option_strings}
     for f in c.FIELDS.values():
         names, kind, default, meaning = shown[c.flag(f.name)[2:]]
         assert names.replace(" ", "").split(",") == list(c.names(f))
