@@ -15,20 +15,21 @@ from .objectives import OBJECTIVES
 from .positions import RelativePositionBias
 
 # %% ../nbs/05_two_stream_attention.ipynb #05-008
-def triangle_masks(n_context: int,             # C: context tokens
-                   n_predicted: int,           # P: predicted tokens
-                   objective: str = "mpnet",   # mpnet or plm
-                  ) -> tuple[torch.Tensor, torch.Tensor]: # content (T + P, T + P), query (P, T + P); for plm (T, T), (P, T)
+def triangle_masks(n_context: int,           # C: context tokens
+                   n_predicted: int,         # P: predicted tokens
+                   objective: str = "mpnet", # mpnet or plm
+                  ) -> tuple[torch.Tensor, torch.Tensor]: # content (T + P, T + P), query (P, T + P)
     "The masks of the original code, block by block; True where a row sees a key (paper, figure 2)."
     C, P = n_context, n_predicted
     ones, none = torch.ones(P, P, dtype=torch.bool), torch.zeros(P, P, dtype=torch.bool)
     lower, strictly_lower = ones.tril(), ones.tril(-1)
     rows = lambda *blocks: torch.cat(blocks, dim=1)
     context = lambda n: torch.ones(n, C, dtype=torch.bool)
-    if objective == "plm":
-        content = torch.cat([rows(context(C), none.new_zeros(C, P)), rows(context(P), lower)])
+    hidden, shown = none.new_zeros(C, P), none.new_ones(C, P)
+    if objective == "plm": # without masks: (T, T), (P, T)
+        content = torch.cat([rows(context(C), hidden), rows(context(P), lower)])
         return content, rows(context(P), strictly_lower)
-    content = torch.cat([rows(context(C), none.new_zeros(C, P), none.new_ones(C, P)),
+    content = torch.cat([rows(context(C), hidden, shown),
                          rows(context(P), lower, ~lower),
                          rows(context(P), none, ones)])
     return content, rows(context(P), strictly_lower, ~strictly_lower)
@@ -38,12 +39,14 @@ def two_stream_mask(n_context: int,           # C: context tokens
                     n_predicted: int,         # P: predicted tokens; T = C + P
                     objective: str = "mpnet", # mpnet, plm or mlm
                     device=None,              # where the mask is made
-                   ) -> torch.Tensor:         # bool (rows, keys), True = sees: mpnet (T + 2P, T + P), plm (T + P, T), mlm (T, T)
-    "A row with horizon h sees the context, target j if j < h, mask j if j >= h (paper, section 2.3)."
+                   ) -> torch.Tensor:         # bool (rows, keys), True = sees
+    "Horizon h sees the context, target j if j < h, and mask j if j >= h (paper, section 2.3)."
     if objective not in OBJECTIVES:
         raise UserError(f"unknown objective {objective!r}; choose mpnet, mlm or plm")
     if n_context < 0 or n_predicted < 0:
-        raise UserError(f"the mask needs sizes of at least 0, not {n_context} and {n_predicted}")
+        sizes = f"{n_context} and {n_predicted}"
+        raise UserError(f"the mask needs sizes of at least 0, not {sizes}")
+    # mpnet (T + 2P, T + P), plm (T + P, T), mlm (T, T)
     rank = torch.arange(n_predicted, device=device)
     none = torch.zeros(n_context, dtype=torch.long, device=device)
     horizons = {"context": none, "target": rank + 1, "mask": torch.zeros_like(rank), "query": rank}
@@ -55,8 +58,8 @@ def two_stream_mask(n_context: int,           # C: context tokens
 
 # %% ../nbs/05_two_stream_attention.ipynb #05-018
 def dense_bias(table: RelativePositionBias,   # the learned numbers
-               query_positions: torch.Tensor, # (batch or 1, rows) place of each token that asks
-               key_positions: torch.Tensor,   # (batch or 1, keys) place of each token that is looked at
+               query_positions: torch.Tensor, # (batch or 1, rows) position of each row
+               key_positions: torch.Tensor,   # (batch or 1, keys) position of each key
                sees: torch.Tensor,            # bool (batch or 1, rows, keys), True = sees
               ) -> torch.Tensor:              # (batch, heads, rows, keys) b + M
     "The relative position bias, and minus infinity where a row must not look."
@@ -64,14 +67,16 @@ def dense_bias(table: RelativePositionBias,   # the learned numbers
 
 
 class MPNetSelfAttention(nn.Module):
-    "Multi-head attention in which some rows only ask: the rows and the keys are given separately."
+    "Multi-head attention in which some rows only ask: rows and keys are given separately."
     def __init__(self,
                  dim: int,             # width of the hidden vectors
                  heads: int,           # number of heads; divides dim
                  dropout: float = 0.0, # dropout on the attention weights, in training
                 ):
         super().__init__()
-        if dim % heads: raise UserError(f"{heads} attention heads do not divide the width {dim}; choose a divisor")
+        if dim % heads:
+            raise UserError(f"{heads} attention heads do not divide the width {dim}; "
+                            "choose a divisor")
         self.heads, self.dropout = heads, dropout
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
 
@@ -79,13 +84,18 @@ class MPNetSelfAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self,
-                rows: torch.Tensor, # (batch, rows, dim) the vectors that ask
-                keys: torch.Tensor, # (batch, keys, dim) the vectors that are looked at
-                bias,               # (batch or 1, heads or 1, rows, keys) added to the scores, -inf = unseen; or a function, see lesson 05b
+                rows: torch.Tensor, # (batch, rows, dim) the vectors that attend
+                keys: torch.Tensor, # (batch, keys, dim) the vectors that are attended to
+                bias,               # (batch or 1, heads or 1, rows, keys) added to the scores,
+                                    # -inf = unseen; or a function, see lesson 05b
                ) -> torch.Tensor:   # (batch, rows, dim)
         "What each row gathers from the keys that it sees (paper, section 2.3)."
         q, k, v = self.split(self.q(rows)), self.split(self.k(keys)), self.split(self.v(keys))
         p = self.dropout if self.training else 0.0
-        if callable(bias): out = bias(q, k, v, p)
-        else: out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[:, :, bias.shape[2] - rows.shape[1]:].to(q.dtype), dropout_p=p)
+        if callable(bias):
+            out = bias(q, k, v, p)
+        else:
+            first = bias.shape[2] - rows.shape[1]   # the last layer has only the last rows
+            mask = bias[:, :, first:].to(q.dtype)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return self.o(out.transpose(1, 2).flatten(2))

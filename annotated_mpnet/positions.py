@@ -14,18 +14,19 @@ from torch import nn
 from .configuration import UserError
 
 # %% ../nbs/04_relative_buckets.ipynb #04-010
-def relative_position_bucket(relative_position: torch.Tensor, # any shape, int: the key's place minus the query's
+def relative_position_bucket(relative_position: torch.Tensor, # int: position of key minus query
                              num_buckets: int = 32,           # how many buckets, a multiple of 4
                              max_distance: int = 128,         # from here on, one bucket for all
-                            ) -> torch.Tensor:                # same shape: bucket numbers in [0, num_buckets)
-    "The bucket of each distance: near ones exact, far ones logarithmic (Raffel et al. 2020, section 2.1)."
+                            ) -> torch.Tensor: # same shape: bucket numbers in [0, num_buckets)
+    "The bucket of each distance: near ones exact, far ones logarithmic (Raffel et al. 2020, 2.1)."
     half = num_buckets // 2
     exact = half // 2
     if exact < 1 or max_distance <= exact:
         raise UserError(f"{num_buckets} buckets and distance {max_distance} do not fit together; "
                         f"take at least 4 buckets and a distance above a quarter of them")
     distance = relative_position.abs()
-    log_ratio = torch.log(distance.clamp(min=exact).float() / exact) / math.log(max_distance / exact)
+    beyond = distance.clamp(min=exact).float() / exact
+    log_ratio = torch.log(beyond) / math.log(max_distance / exact)
     far = (exact + (log_ratio * (half - exact)).long()).clamp(max=half - 1)
     return torch.where(distance < exact, distance, far) + (relative_position > 0) * half
 
@@ -40,14 +41,21 @@ class RelativePositionBias(nn.Embedding):
         super().__init__(num_buckets, heads)
         self.max_distance = max_distance
 
-    def buckets(self, query_positions, key_positions): # (batch, rows), (batch, keys) -> (batch, rows, keys) bucket numbers
-        D = self.max_distance                          # there are only 2D + 1 distances to tell apart: work each out once
-        bucket = relative_position_bucket(torch.arange(-D, D + 1, device=query_positions.device), self.num_embeddings, D)
-        return bucket[(key_positions[:, None, :] - query_positions[:, :, None]).clamp(-D, D) + D]
+    def buckets(self,
+                query_positions: torch.Tensor, # (batch, rows)
+                key_positions: torch.Tensor,   # (batch, keys)
+               ) -> torch.Tensor:              # (batch, rows, keys) bucket numbers
+        "The bucket of each pair, from a list of those of all distances."
+        D = self.max_distance # there are only 2D + 1 distances to tell apart
+        distances = torch.arange(-D, D + 1, device=query_positions.device)
+        bucket_of = relative_position_bucket(distances, self.num_embeddings, D)
+        apart = key_positions[:, None, :] - query_positions[:, :, None]
+        return bucket_of[apart.clamp(-D, D) + D]
 
     def forward(self,
-                query_positions: torch.Tensor, # (batch, rows) place of each token that asks
-                key_positions: torch.Tensor,   # (batch, keys) place of each token that is looked at
+                query_positions: torch.Tensor, # (batch, rows) position of each row
+                key_positions: torch.Tensor,   # (batch, keys) position of each key
                ) -> torch.Tensor:              # (batch, heads, rows, keys) to add to the scores
         "The bias between each query and each key, in whatever order they stand."
-        return super().forward(self.buckets(query_positions, key_positions)).permute(0, 3, 1, 2)
+        bias = super().forward(self.buckets(query_positions, key_positions))
+        return bias.permute(0, 3, 1, 2)
