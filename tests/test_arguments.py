@@ -11,7 +11,7 @@ import yaml
 from helpers_runs import FIXTURES, Run, failed, finished
 from test_tracking import wandb_history, wandb_records
 
-from annotated_mpnet import configuration, data, trainer
+from annotated_mpnet import configuration, data, machine, trainer
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.configuration import ACTIVATIONS, FIELDS, UserError
@@ -147,7 +147,7 @@ def test_precision(place, caplog, capsys, monkeypatch):
     assert "in bfloat16" in capsys.readouterr().out and 0 < apart(full, half)
     assert half["metrics"]["train/loss"] == pytest.approx(full["metrics"]["train/loss"], rel=0.01) # 8 bits: 3e-5 was seen
     for has, same_as in ((True, half), (False, full)):
-        monkeypatch.setattr(trainer, "has_bfloat16", lambda device: has)
+        monkeypatch.setattr(machine, "has_bfloat16", lambda device: has)
         assert apart(trained("--precision", "auto"), same_as) == 0
     assert all(x.dtype == torch.float32 for x in half["model"].values())
 
