@@ -39,17 +39,12 @@ class _ShellUnpickler(pickle.Unpickler):
         except (ImportError, AttributeError):
             return type(name, (Shell,), {})
 
-
-def _load_with_shells(file, **kwargs):
-    return _ShellUnpickler(file, **kwargs).load()
-
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-010c
 def damaged_record(path: Path,    # any file
                   ) -> str | None: # a part that is not as written; None: no such, or no zip file
     "Check a file of torch.save against the checksums of its parts; PyTorch itself doesn't."
     try:
-        if not zipfile.is_zipfile(path):
-            return None
+        if not zipfile.is_zipfile(path): return None
         with zipfile.ZipFile(path) as archive:
             return archive.testzip()
     except Exception as error: # whatever a damaged one makes zipfile raise
@@ -62,8 +57,8 @@ def load_trusted(path: Path, # a file of torch.save, of an origin that you trust
     if name := damaged_record(path):
         raise UserError(f"{path} is damaged: {name} in it is not as it was written; "
                         "take another copy")
-    reader = types.SimpleNamespace(
-        __name__="pickle", Unpickler=_ShellUnpickler, load=_load_with_shells)
+    load = lambda file, **kwargs: _ShellUnpickler(file, **kwargs).load()
+    reader = types.SimpleNamespace(__name__="pickle", Unpickler=_ShellUnpickler, load=load)
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=reader)
     except OSError as error:
@@ -96,10 +91,9 @@ def recognize(content: Any, # what a checkpoint holds
         args = _as_dict(cfg.get("model"))   # fairseq since 2020 keeps them there
     ports = "model_states" in keys          # the two that need no fairseq
     weights = keys["model_states"] if ports else keys.get("model")
-    program = "the original fairseq code"
-    if ports:
-        plain = isinstance(keys.get("args"), dict)
-        program = "annotated-mpnet 0.1" if plain else "the first annotated-mpnet"
+    fairseq, first, second = PROGRAMS
+    newest = second if isinstance(keys.get("args"), dict) else first
+    program = newest if ports else fairseq
     names = list(weights) if isinstance(weights, dict) else []
     decoder = any(isinstance(name, str) and name.startswith("decoder.") for name in names)
     if not names or not (ports or decoder) or args is None:
@@ -134,30 +128,23 @@ FAIRSEQ = {f"decoder.{old}": new for old, new in YEXT.items()} | {
         f"mpnet.encoder.layer.*.attention.attn.{part}"
     for part in "qkv"
 }
-PROGRAMS = {
-    "the original fairseq code": FAIRSEQ,
-    "the first annotated-mpnet": YEXT,
-    "annotated-mpnet 0.1": PSZEMRAJ,
-}
+PROGRAMS = {"the original fairseq code": FAIRSEQ, "the first annotated-mpnet": YEXT,
+            "annotated-mpnet 0.1": PSZEMRAJ}
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-019
 def as_floats(name: str,  # of a weight, for the message
               value: Any, # what a file has under that name
              ) -> torch.Tensor: # float32
     "A weight as we compute with it."
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point() and value.layout == torch.strided:
-            return value.detach().float()
+    if isinstance(value, torch.Tensor) and value.is_floating_point():
+        if value.layout == torch.strided: return value.detach().float()
     kind = getattr(value, "dtype", type(value).__name__)
     raise UserError(f"{name} is not a tensor of real numbers but {kind}")
 
 
-def _our_name(name: str,   # of another program's weight
-              table: dict, # its names -> ours
-             ) -> str | None: # None: not in the table
+def _our_name(name: str, table: dict) -> str | None: # None: not in the table
     found = re.match(r"(.+)[._](weight|bias)$", name)
-    if found is None:
-        return None
+    if found is None: return None
     stem, kind = found.groups()
     layer = re.search(r"\.layers\.(\d+)\.", stem)
     if layer:
@@ -189,8 +176,7 @@ def rename(weights: dict, # another program's names -> tensors
                             f"its shape is {tuple(value.shape)}")
         for part, x in zip("qkv", value.chunk(3)):
             ours[new.replace("qkv", part)] = x
-    if unknown:
-        raise UserError(f"unknown names: {some(unknown)}; expected are {some(table, 2)}")
+    if unknown: raise UserError(f"unknown names: {some(unknown)}; expected are {some(table, 2)}")
     return ours
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-025
@@ -204,18 +190,14 @@ def sizes(ours: dict,         # our names -> tensors
          ) -> dict[str, int]: # fields of ModelConfig
     "What the shapes of the weights say about the architecture."
     first = "mpnet.encoder.layer.0.intermediate.dense.weight"
-    names = [EMBEDDINGS, PLACES, first]
-    if BIASES in ours:
-        names.append(BIASES)
-    for name in names:
-        if name not in ours:
-            raise UserError(f"no weights for {name}")
+    biases = [BIASES] if BIASES in ours else []
+    for name in (EMBEDDINGS, PLACES, first, *biases):
+        if name not in ours: raise UserError(f"no weights for {name}")
         shape = tuple(ours[name].shape)
         if len(shape) != 2 or 0 in shape:
             raise UserError(f"{name} should be a matrix, not of shape {shape}")
     layers = {name.split(".")[3] for name in ours if name.startswith("mpnet.encoder.layer.")}
-    found = {"encoder_layers": len(layers),
-             "encoder_embed_dim": ours[EMBEDDINGS].shape[1],
+    found = {"encoder_layers": len(layers), "encoder_embed_dim": ours[EMBEDDINGS].shape[1],
              "encoder_ffn_dim": ours[first].shape[0]}
     if BIASES in ours:
         buckets, heads = ours[BIASES].shape
@@ -223,13 +205,10 @@ def sizes(ours: dict,         # our names -> tensors
     return found
 
 
-def _number(args: dict,  # a run's arguments
-            *names: str, # the first of them that is there counts
-           ) -> int | None: # None: none is there
-    "A whole number among the arguments."
+def _number(args: dict, *names: str) -> int | None: # None: none of the names is there
+    "A whole number among the arguments, under the first name that is there."
     for name in names:
-        if args.get(name) is None:
-            continue
+        if args.get(name) is None: continue
         if type(args[name]) is not int:
             raise UserError(f"its arguments say {name} {args[name]!r}, which is no number")
         return args[name]
@@ -241,8 +220,7 @@ def padding_id(ours: dict, # our names -> tensors
     "The id that pads, from the height of the table of positions."
     rows = len(ours[PLACES])
     positions = _number(args, "max_positions", "tokens_per_sample", "max_tokens")
-    if positions is None or positions + 2 == rows:
-        return 1
+    if positions is None or positions + 2 == rows: return 1
     pad = rows - positions - 1
     named = args.get("pad_token_id") == pad
     never_learned = 0 <= pad < len(ours[EMBEDDINGS]) and not ours[EMBEDDINGS][pad].any()
@@ -252,23 +230,18 @@ def padding_id(ours: dict, # our names -> tensors
     return pad
 
 
-def _first_row(program: str, # a key of PROGRAMS
-               pad: int,     # the padding id
-              ) -> int:      # the row of the table of positions where the first token stands
+def _first_row(program: str, pad: int) -> int: # of the table of positions, for the first token
     "Everywhere 2, but annotated-mpnet 0.1 counts from the padding id."
     return pad + 1 if program == "annotated-mpnet 0.1" else 2
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-028
-def _distance(program: str,   # a key of PROGRAMS
-              args: dict,     # the run's arguments
-              positions: int, # of the model
-             ) -> int:        # tokens
+def _distance(program: str, args: dict, positions: int) -> int: # tokens
     "From here on one bucket: 128, unless annotated-mpnet 0.1 was told otherwise or scaled it."
     if program != "annotated-mpnet 0.1" or "relative_attention_max_distance" not in args:
         return 128
     said = args["relative_attention_max_distance"]
-    scaled = max(128, 128 * positions // 512)
-    return -(-scaled // 8) * 8 if said is None else said
+    if said is not None: return said
+    return -(-max(128, 128 * positions // 512) // 8) * 8
 
 
 def _compare(args, found, ours):
@@ -282,8 +255,9 @@ def _compare(args, found, ours):
         raise UserError(f"no weights for {BIASES}")
 
 
+# what the arguments alone can tell
 _SAID = ("encoder_attention_heads", "dropout", "attention_dropout", "activation_dropout",
-         "normalize_before", "activation_fn", "objective") # what the arguments alone can tell
+         "normalize_before", "activation_fn", "objective")
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-028c
 def architecture(program: str, # a key of PROGRAMS
@@ -300,8 +274,7 @@ def architecture(program: str, # a key of PROGRAMS
     buckets = found.get("relative_attention_num_buckets", 32)
     if program != "annotated-mpnet 0.1" and buckets != 32:
         raise UserError(f"it has {buckets} buckets, and that program has always 32")
-    if vocab > rows:
-        raise UserError(f"its arguments say {vocab} tokens, its weights {rows}")
+    if vocab > rows: raise UserError(f"its arguments say {vocab} tokens, its weights {rows}")
     positions = len(ours[PLACES]) - _first_row(program, pad)
     said = {name: args[name] for name in _SAID if args.get(name) is not None}
     if said.get("activation_fn") == "gelu_fast": # fairseq's older name for it
@@ -310,8 +283,7 @@ def architecture(program: str, # a key of PROGRAMS
         found["embedding_norm"] = True
     found |= {"relative_attention_num_buckets": buckets,
               "relative_attention_max_distance": _distance(program, args, positions),
-              "vocab_size": vocab,
-              "pad_token_id": pad,
+              "vocab_size": vocab, "pad_token_id": pad,
               "max_positions": min(positions, _number(args, "max_positions") or positions)}
     return ModelConfig(**{**said, **found})
 
@@ -324,17 +296,14 @@ def resized(table: torch.Tensor, # (rows, ...) of a table
     return torch.cat([table, zeros])[:rows]
 
 
-def _fit(program: str,        # a key of PROGRAMS
-         ours: dict,          # our names -> tensors, changed
-         config: ModelConfig, # of the same model
-        ) -> None:
+def _fit(program: str, ours: dict, config: ModelConfig) -> None: # changes ours
     "Bring the tables to our sizes: the vocabulary padded, positions from row 2, biases everywhere."
     embeddings = ours[EMBEDDINGS]
     output = ours.pop("lm_head.weight", embeddings)
     if not torch.equal(output, embeddings):
         raise UserError("its output matrix is not its table of embeddings: "
                         "such a model has no place here")
-    n_biases = len(ours.get("lm_head.bias", output))
+    n_biases = len(ours.get("lm_head.bias", output)) # of the head
     if n_biases != len(output):
         raise UserError(f"its head has {n_biases} tokens, its embeddings {len(output)}")
     for name in (EMBEDDINGS, "lm_head.bias"):
@@ -363,8 +332,7 @@ def check_shapes(ours: dict,          # our names -> tensors
         raise UserError(f"weights that the model has no place for: {some(extra)}")
     wrong = [f"{name} {tuple(ours[name].shape)} instead of {tuple(x.shape)}"
              for name, x in expected.items() if ours[name].shape != x.shape]
-    if wrong:
-        raise UserError(f"weights of a wrong shape: {some(wrong)}")
+    if wrong: raise UserError(f"weights of a wrong shape: {some(wrong)}")
 
 
 def convert(content: Any, # what a checkpoint of another program holds
@@ -377,7 +345,6 @@ def convert(content: Any, # what a checkpoint of another program holds
         _fit(program, ours, config)
         check_shapes(ours, config)
     except UserError as error:
-        reason = " ".join(str(error).split())[:400]
-        message = f"a checkpoint of {program} that can't be converted: {reason}"
-        raise UserError(message) from None
+        held = f"a checkpoint of {program} that can't be converted: "
+        raise UserError(held + " ".join(str(error).split())[:400]) from None
     return config, ours
