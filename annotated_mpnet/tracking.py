@@ -142,7 +142,7 @@ class Tracker:
         return self
 
     def __exit__(self, kind=None, *_):
-        self.progress.stop()
+        if self.live: self.progress.stop() # of a bar that isn't shown, rich before 14.3 ends the line
         if self.writer: self.attempt("writer", lambda: self.writer.close())
         if self.run: self.attempt("run", lambda: self.run.finish(exit_code=int(kind is not None)))
 

@@ -5,6 +5,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -341,10 +342,10 @@ def test_a_finished_run_can_be_extended(place):
     (["--resume-checkpoint", "nowhere.pt"], "nowhere.pt does not exist"),
     (["--checkpoint-dir", "full"], "already holds"),
 ])
-def test_refused(more, says, place):
+def test_refused(more, says, place, left_alone):
     argv = arguments(FILES)
     argv[argv.index("--total-updates") + 1] = "10"
-    finished(argv, place)
+    shutil.copytree(left_alone("ten", argv) / "run", place / "run")
     (place / "full").mkdir()
     (place / "full/best_checkpoint.pt").write_bytes(b"weeks of work")
     more = ["--resume-checkpoint", "run/checkpoint10.pt", *more] if "full" in more else more
