@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['parameter_groups', 'make_optimizer', 'set_hyperparameters', 'learning_rate', 'clip_gradient']
 
-# %% ../nbs/08_optimization.ipynb #08-003
+# %% ../nbs/08_optimization.ipynb #08-004
 import torch
 from torch import nn
 
 from .configuration import PretrainConfig
 
-# %% ../nbs/08_optimization.ipynb #08-010
+# %% ../nbs/08_optimization.ipynb #08-011
 def parameter_groups(model: nn.Module,    # any
                      weight_decay: float, # for the parameters that decay
                     ) -> list[dict]:      # two groups for a PyTorch optimizer
@@ -26,30 +26,34 @@ def make_optimizer(model: nn.Module,       # on its device
                   ) -> torch.optim.AdamW:
     "AdamW with the numbers of the run, in one fused step where the device has it."
     fused = next(model.parameters()).device.type in ("cuda", "cpu", "mps")
-    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.lr, betas=(config.beta1, config.beta2),
-                             eps=config.adam_eps, fused=fused)
+    groups = parameter_groups(model, config.weight_decay)
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.adam_eps, fused=fused)
 
 
-def set_hyperparameters(optimizer: torch.optim.AdamW, # of make_optimizer, perhaps with the state of another run
+def set_hyperparameters(optimizer: torch.optim.AdamW, # perhaps with the state of another run
                         config: PretrainConfig,       # betas, epsilon, weight decay
                        ) -> None:
     "Give an optimizer the numbers of this run; the moments that it has gathered stay."
+    betas = (config.beta1, config.beta2)
     for group, decay in zip(optimizer.param_groups, (config.weight_decay, 0.0)):
-        group |= {"weight_decay": decay, "betas": (config.beta1, config.beta2), "eps": config.adam_eps}
+        group |= {"weight_decay": decay, "betas": betas, "eps": config.adam_eps}
 
-# %% ../nbs/08_optimization.ipynb #08-013
+# %% ../nbs/08_optimization.ipynb #08-014
 def learning_rate(update: int,            # updates done so far: 0 at the first
-                  config: PretrainConfig, # checked: lr, warmup_updates, total_updates, end_learning_rate, power
-                 ) -> float:              # the rate of the next update
+                  config: PretrainConfig, # checked: lr, warmup, updates, end, power
+                 ) -> float:              # the learning rate of the next update
     "Linear warmup, then polynomial decay."
     warmup, total = config.warmup_updates, config.total_updates
     if update < warmup: return config.lr * (update + 1) / warmup
     left = max(0, total - update) / max(1, total - warmup)
-    return config.end_learning_rate + (config.lr - config.end_learning_rate) * left ** config.power
+    end = config.end_learning_rate
+    return end + (config.lr - end) * left ** config.power
 
-# %% ../nbs/08_optimization.ipynb #08-017
+# %% ../nbs/08_optimization.ipynb #08-018
 def clip_gradient(model: nn.Module,  # with gradients
                   max_norm: float,   # longest allowed norm; 0: no clipping
                  ) -> torch.Tensor:  # scalar, the norm before clipping
     "Scale the gradient of all parameters down to a norm; gives the norm it had."
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm if max_norm > 0 else float("inf"))
+    limit = max_norm if max_norm > 0 else float("inf")
+    return torch.nn.utils.clip_grad_norm_(model.parameters(), limit)

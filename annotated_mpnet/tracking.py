@@ -6,7 +6,7 @@
 __all__ = ['logger', 'PEAK_FLOPS', 'format_number', 'format_metrics', 'format_seconds', 'table_header', 'table_line',
            'read_scalars', 'open_tensorboard', 'open_wandb', 'Tracker', 'peak_flops', 'update_flops']
 
-# %% ../nbs/10_tracking.ipynb #10-003
+# %% ../nbs/10_tracking.ipynb #10-004
 import logging
 import os
 import re
@@ -22,11 +22,12 @@ from .objectives import OBJECTIVES
 
 logger = logging.getLogger("annotated_mpnet")
 
-# %% ../nbs/10_tracking.ipynb #10-007
+# %% ../nbs/10_tracking.ipynb #10-008
 def format_number(x: float, # any
                  ) -> str:  # 12,346 or 5.432 or 6.00e-04
     "A number, short enough to read."
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.2e}" if 0 < abs(x) < 0.001 else f"{x:.3f}"
+    if abs(x) >= 1000: return f"{x:,.0f}"
+    return f"{x:.2e}" if 0 < abs(x) < 0.001 else f"{x:.3f}"
 
 
 def format_metrics(metrics: dict[str, float], # numbers by name
@@ -39,17 +40,25 @@ def format_seconds(seconds: float, # how long
                   ) -> str:        # 1:02:03 or 2:03
     "A duration, as a clock shows it."
     minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
+    if minutes < 60: return f"{minutes}:{seconds:02}"
+    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
-# %% ../nbs/10_tracking.ipynb #10-010
-def table_header(metrics: dict[str, float],    # the first line of numbers
-                ) -> tuple[str, dict[str, int]]: # the header, of several lines; the width of each column
-    "Column heads for a terminal: a name is broken after its slash and underscores, so that nine columns fit into 80 characters."
-    heads = {"update": ["update"]} | {name: re.findall(r"[^/_]+[/_]?|[/_]", name) for name in metrics}
-    widths = {name: max(6, len(format_number(metrics.get(name, 0))), *map(len, parts)) for name, parts in heads.items()}
-    widths["update"], height = 7, max(map(len, heads.values()))
-    rows = [[parts[row - height + len(parts)] if row >= height - len(parts) else "" for parts in heads.values()] for row in range(height)]
-    return "\n".join("  ".join(f"{part:>{width}}" for part, width in zip(row, widths.values())) for row in rows), widths
+# %% ../nbs/10_tracking.ipynb #10-011
+def table_header(metrics: dict[str, float], # the first line of numbers
+                ) -> tuple[str, dict[str, int]]: # of several lines; the width of each column
+    "Column heads for a terminal: names broken after slash and underscores, nine fit into 80."
+    heads = {"update": ["update"]}
+    heads |= {name: re.findall(r"[^/_]+[/_]?|[/_]", name) for name in metrics}
+    widths = {name: max(6, len(format_number(metrics[name])), *map(len, heads[name]))
+              for name in metrics}
+    widths = {"update": 7} | widths
+    height = max(map(len, heads.values()))
+    rows = []
+    for row in range(-height, 0):  # counted from below, where all heads end
+        parts = [parts[row] if -row <= len(parts) else "" for parts in heads.values()]
+        cells = zip(parts, widths.values())
+        rows.append("  ".join(f"{part:>{width}}" for part, width in cells))
+    return "\n".join(rows), widths
 
 
 def table_line(update: int,               # updates done
@@ -57,75 +66,143 @@ def table_line(update: int,               # updates done
                widths: dict[str, int],    # of `table_header`
               ) -> str:                   # one line
     "Numbers under their column heads."
-    return "  ".join([f"{update:>{widths['update']}}", *(f"{format_number(value):>{widths[name]}}" for name, value in metrics.items())])
+    cells = [f"{format_number(value):>{widths[name]}}" for name, value in metrics.items()]
+    return "  ".join([f"{update:>{widths['update']}}", *cells])
 
-# %% ../nbs/10_tracking.ipynb #10-018
+# %% ../nbs/10_tracking.ipynb #10-019
 def read_scalars(folder: str | Path, # with TensorBoard's files
-                ) -> dict[str, list[tuple[int, float]]]: # name -> (update, number) in the order of the files
+                ) -> dict[str, list[tuple[int, float]]]: # name -> (update, number), as in the files
     "What TensorBoard shows of a folder, by its own reader: purged steps are gone."
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     reader_logger = logging.getLogger("tensorboard")
     level = reader_logger.level
-    reader_logger.setLevel(logging.ERROR)                                              # it warns of every purge, which is what we asked for
-    try: events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload() # 0: all of them, not a sample
-    finally: reader_logger.setLevel(level)
-    return {name: [(event.step, event.value) for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    reader_logger.setLevel(logging.ERROR)  # it warns of every purge, which is what we asked for
+    try:  # 0: all of them, not a sample
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    finally:
+        reader_logger.setLevel(level)
+    return {name: [(event.step, event.value) for event in events.Scalars(name)]
+            for name in events.Tags()["scalars"]}
+
+
+def _wait_for_a_later_name(folder: str) -> None: # with TensorBoard's files
+    "Readers take files in the order of names that hold a second: two in one could be swapped."
+    names = [path.name for path in Path(folder).glob("events.out.tfevents.*")]
+    found = [re.match(r"events\.out\.tfevents\.(\d+)\.", name) for name in names]
+    newest = max([int(name[1]) for name in found if name], default=0)
+    ahead = newest + 1 - time.time()
+    if ahead > 10:
+        logger.warning("%s holds files from %d seconds in the future; "
+                       "TensorBoard may show some updates twice", folder, ahead)
+    elif ahead > 0:
+        time.sleep(ahead)
 
 
 def open_tensorboard(folder: str,           # for TensorBoard's files; made if it isn't there
                      start_update: int = 0, # updates done before
                     ):                      # a SummaryWriter
-    "A writer whose first record tells readers to forget every step after start_update that earlier files hold."
-    from torch.utils.tensorboard import SummaryWriter # imported when asked for: it takes a second
-    # Readers take files in the order of their names, which hold the second of their making: two in one second could be swapped.
-    stamps = [int(name[1]) for path in Path(folder).glob("events.out.tfevents.*") if (name := re.match(r"events\.out\.tfevents\.(\d+)\.", path.name))]
-    ahead = max(stamps, default=0) + 1 - time.time()
-    if ahead > 10: logger.warning("%s holds files from %d seconds in the future; TensorBoard may show some updates twice", folder, ahead)
-    elif ahead > 0: time.sleep(ahead)
+    "A writer whose first record tells readers to forget every later step of earlier files."
+    from torch.utils.tensorboard import SummaryWriter  # here: it takes a second
+    _wait_for_a_later_name(folder)
     writer = SummaryWriter(folder, purge_step=start_update + 1 if start_update else 0)
     writer.flush()
     return writer
 
-# %% ../nbs/10_tracking.ipynb #10-024
+# %% ../nbs/10_tracking.ipynb #10-025
+def _reason(error: Exception) -> str: # of W&B's, often several lines
+    "The line that says what is wrong."
+    text = str(error).replace("Use `wandb login` to log in.", "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = lines[1:3] if "validation error" in lines[0] else lines[:1]
+    return " ".join(lines).rstrip(". ")
+
+
+def _limits(wandb) -> dict: # the module -> settings
+    "A service that doesn't answer must not hold up the training."
+    limits = {"init_timeout": 30, "finish_timeout": 60}
+    flush = "x_transaction_log_flush_interval"  # what is younger is lost if the process is killed
+    if flush in wandb.Settings.model_fields:
+        limits[flush] = 1
+    return limits
+
+
 def open_wandb(config: PretrainConfig,  # the arguments of the run
-               run_id: str | None,      # of the run to go on with; None: a new one
+               run_id: str | None,      # of the run to resume; None: a new one
               ):                        # a wandb.Run
-    "Start or take up a Weights & Biases run, or say in one line why not; WANDB_MODE=offline works without network."
-    try: import wandb # an extra, imported when asked for
-    except ImportError: raise UserError("--wandb needs a package that is not installed; pip install wandb") from None
+    "Start or resume a run of Weights & Biases, or say in one line why not."
+    try:
+        import wandb  # an extra, imported when asked for
+    except ImportError:
+        raise UserError("--wandb needs a package that is not installed; "
+                        "pip install wandb") from None
     place = None if os.environ.get("WANDB_DIR") else config.checkpoint_dir
-    if place: Path(place).mkdir(parents=True, exist_ok=True)
-    seconds = dict(init_timeout=30, finish_timeout=60)                      # a service that doesn't answer must not hold up the training
-    if "x_transaction_log_flush_interval" in wandb.Settings.model_fields:
-        seconds["x_transaction_log_flush_interval"] = 1                     # what is younger is lost if the process is killed
+    if place:
+        Path(place).mkdir(parents=True, exist_ok=True)
+    limits = _limits(wandb)
     try:
         wandb.setup(wandb.Settings(silent=True, login_timeout=60))
-        return wandb.init(project=config.wandb_project, name=config.wandb_name, id=run_id, resume="allow" if run_id else None, dir=place,
-                          config=arguments_of(config), settings=wandb.Settings(silent=True, console="off", **seconds))
+        settings = wandb.Settings(silent=True, console="off", **limits)
+        return wandb.init(
+            project=config.wandb_project, name=config.wandb_name, id=run_id,
+            resume="allow" if run_id else None, dir=place, config=arguments_of(config),
+            settings=settings)
     except (wandb.Error, ValueError, TimeoutError) as error:
-        lines = [line.strip() for line in str(error).replace("Use `wandb login` to log in.", "").splitlines() if line.strip()]
-        reason = " ".join(lines[1:3] if "validation error" in lines[0] else lines[:1]).rstrip(". ")
-        raise UserError(f"--wandb: {reason}; run `wandb login`, or set WANDB_MODE=offline to record without network") from None
+        raise UserError(f"--wandb: {_reason(error)}; run `wandb login`, "
+                        "or set WANDB_MODE=offline to record without network") from None
 
-# %% ../nbs/10_tracking.ipynb #10-026
+# %% ../nbs/10_tracking.ipynb #10-027
+class _Screen:
+    "The console: a bar and a table in a terminal, plain lines elsewhere."
+    def __init__(self, total: int, start: int, console: Console | None, quiet: bool):
+        if quiet:
+            console = Console(quiet=True, force_jupyter=False)
+        elif not console:
+            console = Console(highlight=False, emoji=False, soft_wrap=True, force_jupyter=False)
+        self.console = console
+        self.live = console.is_terminal and not console.is_dumb_terminal and not quiet
+        self.widths = {}
+        self.progress = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("left: {task.fields[left]}"), TextColumn("{task.fields[status]}"),
+            console=console, disable=not self.live)
+        self.task = self.progress.add_task(
+            "training", total=total, completed=start, left="-:--", status="")
+
+    def say(self, text: str) -> None: # one line
+        self.console.print(text, markup=False)
+
+    def move(self, update: int, left: str) -> None: # left: the time, in words
+        if self.live:
+            self.progress.update(self.task, completed=update, left=left)
+
+    def show(self, update: int, metrics: dict[str, float], left: str) -> None:
+        if not self.live:
+            return self.say(f"{update:>7}  {format_metrics(metrics)}  left {left}")
+        if list(self.widths) != ["update", *metrics]:
+            header, self.widths = table_header(metrics)
+            self.console.print(header, markup=False, style="bold")
+        self.say(table_line(update, metrics, self.widths))
+        if "train/loss" in metrics:
+            self.progress.update(self.task, status=f"loss {metrics['train/loss']:.2f}")
+
+# %% ../nbs/10_tracking.ipynb #10-029
 class Tracker:
-    "Shows a run's numbers on the console, and writes them to TensorBoard's files and to Weights & Biases where the run asks for it."
+    "Shows a run's numbers, and writes them to TensorBoard's files and to W&B if it is asked to."
     def __init__(self,
                  config: PretrainConfig,         # the arguments of the run, checked
-                 start_update: int = 0,          # updates done before, by the checkpoint that was taken up
-                 wandb_id: str | None = None,    # the W&B run of that checkpoint; --wandb-id wins
+                 start_update: int = 0,          # updates done before, by the resumed checkpoint
+                 wandb_id: str | None = None,    # its W&B run; --wandb-id wins
                  console: Console | None = None, # where to show; None: standard output
                  quiet: bool = False,            # show and write nothing: all ranks but one
                 ):
-        self.config, self.quiet, self.start, self.total = config, quiet, start_update, config.total_updates
-        self.console = Console(quiet=True, force_jupyter=False) if quiet else console or Console(
-            highlight=False, emoji=False, soft_wrap=True, force_jupyter=False)
-        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
-        self.wandb_id = config.wandb_id or wandb_id # for the checkpoint: the W&B run's id, None without W&B
-        self.writer, self.run, self.widths, self.began = None, None, {}, time.perf_counter()
-        self.progress = Progress(TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("left: {task.fields[left]}"),
-                                 TextColumn("{task.fields[status]}"), console=self.console, disable=not self.live)
-        self.task = self.progress.add_task("training", total=self.total, completed=start_update, left="-:--", status="")
+        self.config = config
+        self.quiet = quiet
+        self.start = start_update
+        self.total = config.total_updates
+        self.wandb_id = config.wandb_id or wandb_id  # for the checkpoint: None without W&B
+        self.writer = self.run = None
+        self.began = time.perf_counter()
+        self.screen = _Screen(self.total, start_update, console, quiet)
 
     def __enter__(self):
         try:
@@ -138,83 +215,73 @@ class Tracker:
             self.__exit__(type(error))
             raise
         self.began = time.perf_counter()
-        self.progress.start()
+        self.screen.progress.start()
         return self
 
     def __exit__(self, kind=None, *_):
-        if self.live: self.progress.stop() # of a bar that isn't shown, rich before 14.3 ends the line
-        if self.writer: self.attempt("writer", lambda: self.writer.close())
-        if self.run: self.attempt("run", lambda: self.run.finish(exit_code=int(kind is not None)))
+        if self.screen.live:  # of a bar that isn't shown, rich before 14.3 ends the line
+            self.screen.progress.stop()
+        self._try("writer", lambda: self.writer.close())
+        self._try("run", lambda: self.run.finish(exit_code=int(kind is not None)))
 
-    @cached_property
-    def kept(self) -> set[tuple[str, int]]: # (name, update)
-        "What an earlier process wrote to TensorBoard's files, up to start_update."
-        self.writer.flush()
-        return {(name, step) for name, line in read_scalars(self.config.tensorboard_log_dir).items() for step, _ in line}
-
-    def attempt(self, part, action): # "writer" or "run", a function without arguments
-        "Do something with a recorder; where it fails, warn and go on without it: weeks of training are worth more than a curve."
-        try: action()
+    def _try(self, part: str, action) -> None: # "writer" or "run", a function without arguments
+        if not getattr(self, part): return
+        try:
+            action()
         except Exception as error:
             name = {"writer": "TensorBoard", "run": "Weights & Biases"}[part]
-            logger.warning("%s failed (%s); training goes on without it", name, " ".join(str(error).split()) or type(error).__name__)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            logger.warning("%s failed (%s); training goes on without it", name, reason)
             setattr(self, part, None)
 
-    def time_left(self,
-                  update: int, # updates done
-                 ) -> str:     # 1:02:03, or -:-- where it isn't known
-        "How long the rest takes at the pace of this process; what was done before start_update counts for nothing."
+    def time_left(self, update: int) -> str: # updates done -> 1:02:03, or -:-- if it isn't known
+        "How long the rest takes at the pace of this process; earlier updates count for nothing."
         if update >= self.total: return "0:00"
         if update <= self.start: return "-:--"
-        return format_seconds((time.perf_counter() - self.began) * (self.total - update) / (update - self.start))
+        passed = time.perf_counter() - self.began
+        return format_seconds(passed * (self.total - update) / (update - self.start))
 
-    def advance(self,
-                update: int, # updates done
-               ) -> None:
+    def advance(self, update: int) -> None: # updates done
         "Move the bar."
-        if self.live: self.progress.update(self.task, completed=update, left=self.time_left(update))
+        self.screen.move(update, self.time_left(update))
 
-    def say(self,
-            text: str, # one line
-           ) -> None:
+    def say(self, text: str) -> None: # one line
         "Show a line of words."
-        self.console.print(text, markup=False)
+        self.screen.say(text)
 
-    def log(self,
-            update: int,               # updates done
-            metrics: dict[str, float], # numbers by name
-           ) -> None:
+    def log(self, update: int, metrics: dict[str, float]) -> None: # updates done; numbers by name
         "Show a line of numbers, and record them."
         if self.quiet: return
-        if not self.live: self.say(f"{update:>7}  {format_metrics(metrics)}  left {self.time_left(update)}")
-        else:
-            if list(self.widths) != ["update", *metrics]:
-                header, self.widths = table_header(metrics)
-                self.console.print(header, markup=False, style="bold")
-            self.say(table_line(update, metrics, self.widths))
-            if "train/loss" in metrics: self.progress.update(self.task, status=f"loss {metrics['train/loss']:.2f}")
-        if self.writer: self.attempt("writer", lambda: self.record(update, metrics))
-        if self.run: self.attempt("run", lambda: self.run.log(metrics, step=update))
+        self.screen.show(update, metrics, self.time_left(update))
+        self._try("writer", lambda: self._record(update, metrics))
+        self._try("run", lambda: self.run.log(metrics, step=update))
 
-    def record(self, update, metrics): # updates done, numbers by name
-        "Write numbers to TensorBoard's files, but not those that an earlier process wrote for the same update."
+    @cached_property
+    def _kept(self) -> set[tuple[str, int]]: # (name, update)
+        "What an earlier process wrote to TensorBoard's files, up to start_update."
+        self.writer.flush()
+        lines = read_scalars(self.config.tensorboard_log_dir).items()
+        return {(name, step) for name, line in lines for step, _ in line}
+
+    def _record(self, update: int, metrics: dict[str, float]) -> None:
+        "To TensorBoard's files, but not what an earlier process wrote for the same update."
         for name, value in metrics.items():
-            if update > self.start or (name, update) not in self.kept: self.writer.add_scalar(name, value, update)
+            if update > self.start or (name, update) not in self._kept:
+                self.writer.add_scalar(name, value, update)
         self.writer.flush()
 
     def flush(self) -> None:
-        "Have everything logged so far in the files; to be called before a checkpoint is written."
-        if self.writer: self.attempt("writer", lambda: self.writer.flush())
+        "Have all that was logged in the files; to be called before a checkpoint is written."
+        self._try("writer", lambda: self.writer.flush())
 
-    def watch(self,
-              model, # in training
-             ) -> None:
-        "Send histograms of the gradients to W&B, one for each line of numbers, if --wandb-watch asks for it."
+    def watch(self, model) -> None: # in training
+        "Histograms of the gradients to W&B, for each line of numbers, with --wandb-watch."
         if self.run and self.config.wandb_watch:
-            self.run.watch(model, log="gradients", log_freq=self.config.logging_steps * self.config.update_freq)
+            batches = self.config.logging_steps * self.config.update_freq
+            self.run.watch(model, log="gradients", log_freq=batches)
 
-# %% ../nbs/10_tracking.ipynb #10-039
-PEAK_FLOPS = {  # a GPU's name, as a pattern -> dense bfloat16 operations a second, from NVIDIA's data sheets
+# %% ../nbs/10_tracking.ipynb #10-042
+PEAK_FLOPS = {  # a GPU's name -> dense bfloat16 operations a second, by NVIDIA's data sheets
     r"\bA100\b": 312e12,
     r"\bH100 PCIe$": 756e12,
     r"\bH100 \d+GB HBM3$": 989e12,  # the SXM board
@@ -230,25 +297,29 @@ PEAK_FLOPS = {  # a GPU's name, as a pattern -> dense bfloat16 operations a seco
 def peak_flops(device_name: str,   # as torch.cuda.get_device_name gives it
               ) -> float | None:   # operations a second; None: not known
     "The most that a GPU can do in bfloat16, where we are sure of it."
-    if "MIG" in device_name.split(): return None # a slice of a GPU
-    return next((flops for pattern, flops in PEAK_FLOPS.items() if re.search(pattern, device_name)), None)
+    if "MIG" in device_name.split(): return None  # a slice of a GPU
+    known = (flops for pattern, flops in PEAK_FLOPS.items() if re.search(pattern, device_name))
+    return next(known, None)
 
 
 def update_flops(config: ModelConfig,      # the model
                  sequences: int,           # in the batch
-                 columns: int,             # of input_ids: T + 2P for mpnet, T + P for plm, T for mlm
-                 pred_size: int,           # P: predicted tokens of a sequence, empty slots included
-                 predicted: int,           # predicted tokens of the whole batch, empty slots left out
+                 columns: int,             # of input_ids, T + 2P for mpnet
+                 pred_size: int,           # P: predicted tokens of a sequence, with empty slots
+                 predicted: int,           # predicted tokens of the batch, without empty slots
                  return_mlm: bool = False, # with the auxiliary MLM loss
                 ) -> int:                  # floating-point operations
-    "Operations of the matrix products of one forward and backward pass over a batch; a multiply-add counts as two."
+    "Operations of the matrix products of a forward and backward pass; a multiply-add is two."
     d, f, layers = config.encoder_embed_dim, config.encoder_ffn_dim, config.encoder_layers
     only_ask = sum(not block.is_key for block in OBJECTIVES[config.objective])
     keys = columns - pred_size * only_ask
     heads = 2 if return_mlm else 1
-    rows = (layers - 1) * columns + heads * pred_size                # in the last layer the predicting rows alone
-    multiply_adds = sequences * (layers * keys * 2 * d * d           # keys and values
-                                 + rows * (2 * d * d + 2 * d * f)    # queries, output projection; feed-forward
-                                 + rows * keys * 2 * d)              # scores, and the weighted sum of the values
-    multiply_adds += heads * predicted * (d * d + d * config.padded_vocab_size) # language model head
-    return 3 * 2 * multiply_adds                                     # going backwards takes two products for each one forward
+    rows = (layers - 1) * columns + heads * pred_size  # in the last layer the predicting ones
+    keys_and_values = layers * keys * 2 * d * d
+    queries_and_outputs = rows * 2 * d * d
+    feed_forward = rows * 2 * d * f
+    scores_and_sums = rows * keys * 2 * d
+    a_sequence = keys_and_values + queries_and_outputs + feed_forward + scores_and_sums
+    head = heads * predicted * (d * d + d * config.padded_vocab_size)
+    forward = 2 * (sequences * a_sequence + head)
+    return 3 * forward  # going backwards takes two products for each one

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints import load_model, prune, remove_leftovers
+from .checkpoints import load_model, prune
 from .configuration import PretrainConfig, UserError
 from .data import Batches, StreamLost
 from .interruption import Stopped, listen_for_signals
@@ -23,6 +23,7 @@ from .model import parameter_counts
 from .optimization import clip_gradient, learning_rate
 from .ranks import idle_batch, leave_marker
 from .run import Meter, Run, means, state_of
+from .sealed import remove_leftovers
 from .start import Start, make_room, prepare, run_files
 from .tracking import Tracker
 from .update import Counts, Step, accumulate, counts_of, evaluate, finite_step

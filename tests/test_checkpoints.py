@@ -19,14 +19,14 @@ import pytest
 import torch
 from helpers_runs import HANGS
 
-from annotated_mpnet import checkpoints
-from annotated_mpnet.checkpoints import (FORMAT, SEAL_BYTES, TornCheckpoint, choose_checkpoint, find_checkpoint, interval_checkpoints,
-                                         load_checkpoint_tokenizer, load_model, prune, read_checkpoint, remove_leftovers, save_checkpoint,
-                                         tensor_bytes, write_whole)
+from annotated_mpnet import checkpoints, sealed
+from annotated_mpnet.checkpoints import (FORMAT, TornCheckpoint, choose_checkpoint, find_checkpoint, interval_checkpoints,
+                                         load_checkpoint_tokenizer, load_model, prune, read_checkpoint, save_checkpoint)
 from annotated_mpnet.configuration import ModelConfig, PretrainConfig, UserError
 from annotated_mpnet.model import MPNetForPretraining
 from annotated_mpnet.optimization import make_optimizer
 from annotated_mpnet.permutation import MaskedPermutedCollator
+from annotated_mpnet.sealed import SEAL_BYTES, remove_leftovers, tensor_bytes, write_whole
 from annotated_mpnet.tokenization import demo_tokenizer
 
 CONFIG = PretrainConfig(encoder_layers=1, encoder_embed_dim=16, encoder_ffn_dim=16, encoder_attention_heads=2, max_tokens=16)
@@ -181,9 +181,9 @@ class FullDisk:
 
 def test_full_disk_at_every_write(earlier, monkeypatch):
     "Once, and from there on; torch.save hides some of these errors behind its own."
-    files, original = [], checkpoints.HashingWriter
+    files, original = [], sealed.HashingWriter
     def disk(fails): # the next files that are written fail so
-        monkeypatch.setattr(checkpoints, "HashingWriter", lambda file: original(files.append(FullDisk(file, fails)) or files[-1]))
+        monkeypatch.setattr(sealed, "HashingWriter", lambda file: original(files.append(FullDisk(file, fails)) or files[-1]))
     disk(lambda call: False)
     write_whole(earlier / "counted.pt", TINY)
     calls = files[0].calls
@@ -258,11 +258,11 @@ def test_no_folder_to_write_to(tmp_path):
 
 @pytest.mark.parametrize("at", [0, 1, 5, 20])
 def test_interrupt_and_mistakes_are_not_taken_for_a_full_disk(earlier, monkeypatch, at):
-    original, before = checkpoints.HashingWriter, (earlier / "best_checkpoint.pt").read_bytes()
+    original, before = sealed.HashingWriter, (earlier / "best_checkpoint.pt").read_bytes()
     for kind in (KeyboardInterrupt, ZeroDivisionError):
         def fails(call):
             if call == at: raise kind
-        monkeypatch.setattr(checkpoints, "HashingWriter", lambda file: original(FullDisk(file, fails)))
+        monkeypatch.setattr(sealed, "HashingWriter", lambda file: original(FullDisk(file, fails)))
         with pytest.raises(kind): write_whole(earlier / "best_checkpoint.pt", TINY)
     assert left_in(earlier) == ["best_checkpoint.pt", "checkpoint1.pt"] and (earlier / "best_checkpoint.pt").read_bytes() == before
 
@@ -272,7 +272,8 @@ def test_interrupt_and_mistakes_are_not_taken_for_a_full_disk(earlier, monkeypat
 MURDER = """
 import os, random, signal, sys, time, torch
 from pathlib import Path
-from annotated_mpnet.checkpoints import read_checkpoint, remove_leftovers, write_whole
+from annotated_mpnet.checkpoints import read_checkpoint
+from annotated_mpnet.sealed import remove_leftovers, write_whole
 torch.set_num_threads(1)
 folder, kills, draw = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
 path, version, leftovers, seen = folder / "checkpoint.pt", 0, 0, set()
@@ -437,7 +438,7 @@ def planted_files(folder, marker):
                 path = folder / f"{place}-{'zip' if zipped else 'legacy'}-{protocol}.pt"
                 torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
                 yield path
-    checkpoints.write_sealed(folder / "sealed.pt", {"format": FORMAT, "model": Plant(marker)})     # by one who knows how
+    sealed.write_sealed(folder / "sealed.pt", {"format": FORMAT, "model": Plant(marker)})     # by one who knows how
     yield folder / "sealed.pt"
 
 

@@ -17,13 +17,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertModel, MPNetConfig, MPNetForMaskedLM, MPNetModel, pipeline
 from transformers.utils import logging as transformers_logging
 
-from annotated_mpnet import huggingface
+from annotated_mpnet import export, huggingface, own_code
 from annotated_mpnet.checkpoints import load_checkpoint_tokenizer, save_checkpoint
 from annotated_mpnet.cli import convert_main
 from annotated_mpnet.configuration import ACTIVATIONS, ModelConfig, PretrainConfig, UserError
-from annotated_mpnet.huggingface import from_huggingface, modelling_code, obstacles, sample_batch, to_huggingface
+from annotated_mpnet.huggingface import from_huggingface, to_huggingface
 from annotated_mpnet.model import MPNetForPretraining, fill_mask
+from annotated_mpnet.obstacles import TEXTS, obstacles, sample_batch
 from annotated_mpnet.optimization import make_optimizer
+from annotated_mpnet.own_code import modelling_code
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import load_tokenizer
 
@@ -195,7 +197,7 @@ def train(model, tokenizer, updates=2):
     "A few updates by hand."
     optimizer, collate = make_optimizer(model, PretrainConfig(lr=1e-3)), MaskedPermutedCollator(tokenizer)
     for step in range(updates):
-        batch = collate([{"input_ids": tokenizer(text, truncation=True, max_length=64)["input_ids"], "sample_id": i, "cycle": step} for i, text in enumerate(huggingface.TEXTS * 2)])
+        batch = collate([{"input_ids": tokenizer(text, truncation=True, max_length=64)["input_ids"], "sample_id": i, "cycle": step} for i, text in enumerate(TEXTS * 2)])
         total, n, _ = model.train().loss(batch)
         (total / n).backward()
         optimizer.step()
@@ -416,12 +418,12 @@ def test_folders_that_are_taken(tokenizer, tmp_path):
 @pytest.mark.parametrize("spoil", [lambda w: w["lm_head.bias"].add_(2e-4), lambda w: w["mpnet.encoder.layer.1.attention.attn.v.weight"].mul_(1.1),
                                    lambda w: w["mpnet.embeddings.position_embeddings.weight"].fill_(float("nan"))])
 def test_a_difference_is_an_error_and_leaves_nothing(spoil, with_code, tokenizer, tmp_path, monkeypatch):
-    right = huggingface.trimmed
+    right = export.trimmed
     def trimmed(model):
         weights = {name: x.clone() for name, x in right(model).items()}
         spoil(weights)
         return weights
-    monkeypatch.setattr(huggingface, "trimmed", trimmed)
+    monkeypatch.setattr(export, "trimmed", trimmed)
     with pytest.raises(UserError, match="other logits"): to_huggingface(small(), tmp_path / "hf", tokenizer, with_code=with_code)
     assert files(tmp_path) == []
 
@@ -430,7 +432,7 @@ def test_a_difference_is_an_error_and_leaves_nothing(spoil, with_code, tokenizer
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeError("what")])
 def test_an_error_on_the_way_leaves_nothing(step, error, tokenizer, tmp_path, monkeypatch):
     def fail(*args): raise error
-    monkeypatch.setattr(huggingface, step, fail)
+    monkeypatch.setattr(export, step, fail)
     with pytest.raises(UserError if isinstance(error, OSError) else type(error)): to_huggingface(small(), tmp_path / "hf", tokenizer)
     assert files(tmp_path) == []
 
@@ -503,7 +505,7 @@ def test_convert_to_hf(argv, run, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert str(tmp_path / "hf") in out and 1 <= out.count("\n") <= 3 and not err
     assert ("tokenizer.json" in files(tmp_path / "hf")) == ("--no_save_tokenizer" not in argv)
-    assert (huggingface.CODE_FILE in files(tmp_path / "hf")) == ("--with-code" in argv)
+    assert (own_code.CODE_FILE in files(tmp_path / "hf")) == ("--with-code" in argv)
     assert same(from_huggingface(tmp_path / "hf")[0].state_dict(), run[1].state_dict())
     assert convert_main(argv) == 2 and "not empty" in capsys.readouterr().err
 

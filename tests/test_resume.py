@@ -167,7 +167,7 @@ def test_murder(source, workers, place, left_alone):
 
 SLOW = """
 import os, signal, time
-from annotated_mpnet import checkpoints, model, trainer
+from annotated_mpnet import model, sealed, trainer
 def stop_in(module, name, count):
     "Send this process a signal in the midst of the `count`-th call of a function."
     original, calls = getattr(module, name), []
@@ -183,7 +183,7 @@ stop_in({module}, {name!r}, {count})
 @pytest.mark.parametrize("what, module, name, count", [
     ("an accumulation", "model.MPNetForPretraining", "loss", 31),      # two micro-batches an update: in the first of the 16th
     ("an evaluation", "model.MPNetForPretraining", "token_losses", 39),
-    ("a write", "checkpoints", "sync_folder", 2),
+    ("a write", "sealed", "sync_folder", 2),
 ])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signals(what, module, name, count, signum, place, left_alone):
@@ -291,8 +291,8 @@ def test_code_and_foreign_keys_end_in_a_line(place, tmp_path):
 
 FULL = """
 import errno, os
-from annotated_mpnet import checkpoints
-original = checkpoints.HashingWriter.__init__
+from annotated_mpnet import sealed
+original = sealed.HashingWriter.__init__
 class Full:
     "A file on a disk that has room for so many bytes more."
     def __init__(self, file): self.file, self.left = file, {limit}
@@ -301,7 +301,7 @@ class Full:
         if self.left < 0: raise OSError(errno.ENOSPC, "No space left on device")
         return self.file.write(data)
 def __init__(self, file): original(self, Full(file) if "{name}" in file.name else file)
-checkpoints.HashingWriter.__init__ = __init__
+sealed.HashingWriter.__init__ = __init__
 """
 
 
