@@ -16,7 +16,7 @@ import numpy as np
 from .order import permutation_of
 from .packing import global_batches, pack_texts
 from .permutation import MaskedPermutedCollator
-from .tokenization import tokenize
+from .wordpiece import tokenize
 
 logger = logging.getLogger("annotated_mpnet")
 

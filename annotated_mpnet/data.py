@@ -19,7 +19,7 @@ from .permutation import MaskedPermutedCollator
 from .sources import open_stream
 from .streams import Stream
 from .streams import StreamLost as StreamLost # iterating over batches may raise it
-from .tokenization import tokenize
+from .wordpiece import tokenize
 
 # %% ../nbs/07i_data.ipynb #07i-007
 def load_data(config: PretrainConfig, # checked

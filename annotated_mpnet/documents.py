@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .configuration import PretrainConfig, UserError
-from .tokenization import embedded_corpus
+from .corpus import embedded_corpus
 
 # %% ../nbs/07b_documents.ipynb #07b-007
 LONGEST = 10_000_000 # bytes of a line, or characters of a streamed text: one document
