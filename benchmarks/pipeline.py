@@ -19,7 +19,9 @@ import pyarrow.parquet
 import torch
 
 from annotated_mpnet.configuration import PretrainConfig
-from annotated_mpnet.data import Batches, LineFiles, Shuffled, load_data, pack_texts
+from annotated_mpnet.data import Batches, Shuffled, load_data
+from annotated_mpnet.documents import LineFiles
+from annotated_mpnet.packing import pack_texts
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import demo_tokenizer, tokenize
 

@@ -11,7 +11,7 @@ import yaml
 from helpers_runs import FIXTURES, Run, failed, finished
 from test_tracking import wandb_history, wandb_records
 
-from annotated_mpnet import configuration, data, machine, trainer
+from annotated_mpnet import configuration, machine, trainer, workers
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.configuration import ACTIVATIONS, FIELDS, UserError
@@ -490,8 +490,8 @@ def test_gradient_checkpointing_reaches_the_model(place, monkeypatch):
 
 
 def test_workers_are_started(place, monkeypatch):
-    started, original = [], data.worker_loader
-    monkeypatch.setattr(data, "worker_loader", lambda batches, i: (started.append(i), original(batches, i))[1])
+    started, original = [], workers.worker_loader
+    monkeypatch.setattr(workers, "worker_loader", lambda batches, i: (started.append(i), original(batches, i))[1])
     trained("--num-workers", "2", "--total-updates", "1")
     assert started == [0, 1]
 

@@ -20,13 +20,16 @@ from helpers_runs import HANGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotated_mpnet import data
+from annotated_mpnet import chunks, streams
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.configuration import PretrainConfig, UserError
 from annotated_mpnet.rules import check
-from annotated_mpnet.data import (Batches, LineFiles, Shuffled, Stream, StreamLost, line_begins, load_data, pack, pack_texts,
-                                  permutation_of, shuffled)
+from annotated_mpnet.data import Batches, Shuffled, StreamLost, load_data
+from annotated_mpnet.documents import LineFiles, line_begins
+from annotated_mpnet.order import permutation_of, shuffled
+from annotated_mpnet.packing import pack, pack_texts
 from annotated_mpnet.permutation import MaskedPermutedCollator
+from annotated_mpnet.streams import Stream
 from annotated_mpnet.tokenization import wrap_vocabulary
 
 N, HELD, BLOCK, UPDATES = 100, 7, 24, 40            # documents, of which 7 and 7 are held out; 86 to train on: 15 updates of 6 a cycle
@@ -81,19 +84,19 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     "So that chunks, blocks and cycles all end within a few updates."
-    monkeypatch.setattr(data, "CHUNK", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
 
 
 @pytest.fixture
 def said():
     "The warnings of the package."
-    messages, handler, level = [], logging.Handler(), data.logger.level
+    messages, handler, level = [], logging.Handler(), streams.logger.level
     handler.emit = lambda record: messages.append(record.getMessage()) if record.levelno >= logging.WARNING else None
-    data.logger.addHandler(handler)
-    data.logger.setLevel(logging.WARNING)
+    streams.logger.addHandler(handler)
+    streams.logger.setLevel(logging.WARNING)
     yield messages
-    data.logger.removeHandler(handler)
-    data.logger.setLevel(level)
+    streams.logger.removeHandler(handler)
+    streams.logger.setLevel(level)
 
 
 def load(folders, kind, global_batch=6, **changes): # as `load_data`
@@ -238,7 +241,8 @@ def test_each_cycle_has_each_training_document_once(folders, kind, packing):
 
 def test_each_block_chunk_and_cycle_has_an_order_of_its_own(folders, monkeypatch):
     asked = []
-    monkeypatch.setattr(data, "permutation_of", lambda n, *args, **named: asked.append((args, *named.items())) or permutation_of(n, *args, **named))
+    for module in (chunks, streams):
+        monkeypatch.setattr(module, "permutation_of", lambda n, *args, **named: asked.append((args, *named.items())) or permutation_of(n, *args, **named))
     updates, states = run(make(folders, "parquet"), 31)
     assert states[-1]["cycle"] == 2 and len(asked) == len(set(asked)) > 2 * (4 + 7)     # 4 blocks, 7 chunks in each cycle
     monkeypatch.undo()
@@ -568,8 +572,8 @@ def test_folders_that_cannot_be_used(tmp_path):
 
 
 def test_arguments_that_contradict(said):
-    for given in (["--train-dir", "x"], ["--train-dir", "x", "--valid-file", "y"], ["--test-file", "y"]):
-        message = refused(lambda: check(parse_args(given)), *given[::2])
+    for argv in (["--train-dir", "x"], ["--train-dir", "x", "--valid-file", "y"], ["--test-file", "y"]):
+        message = refused(lambda: check(parse_args(argv)), *argv[::2])
         assert all(name in message for name in ("--train-dir", "--valid-file", "--test-file"))
     config = check(parse_args(["--dataset-name", "a/b", "--train-dir", "x", "--valid-file", "y", "--tokenizer-name", "demo"]))
     assert (config.dataset_name, config.train_dir, config.valid_file) == ("a/b", None, None)
@@ -664,7 +668,7 @@ def test_damage_inside_a_parquet_file_is_no_network_fault(tmp_path, monkeypatch,
     raw = bytearray((tmp_path / f"{which}.parquet").read_bytes())
     raw[begin:end] = bytes(100)
     (tmp_path / f"{which}.parquet").write_bytes(raw)
-    monkeypatch.setattr(data, "time", None)         # no pause
+    monkeypatch.setattr(streams, "time", None)         # no pause
     refused(stream(tmp_path), f"{which}.parquet", "broken" if begin < 0 else "repair")
 
 
@@ -686,7 +690,7 @@ class Flaky:
 
 def test_a_stream_that_breaks_off_is_taken_up(monkeypatch, said):
     naps = []
-    monkeypatch.setattr(data, "time", SimpleNamespace(sleep=naps.append))
+    monkeypatch.setattr(streams, "time", SimpleNamespace(sleep=naps.append))
     def batches(faults): return batches_of(Stream(Flaky(faults), name="the stream", seed=3, block=BLOCK))
     wanted, states = run(batches({}), 36)
     assert not said
@@ -701,14 +705,14 @@ def test_a_stream_that_breaks_off_is_taken_up(monkeypatch, said):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_that_stays_away_ends_the_run_and_can_be_gone_on_with(monkeypatch, workers):
     naps = []
-    monkeypatch.setattr(data, "time", SimpleNamespace(sleep=naps.append))
+    monkeypatch.setattr(streams, "time", SimpleNamespace(sleep=naps.append))
     wanted, states = run(batches_of(Stream(Flaky({}), name="the stream", seed=3, block=BLOCK)), 20)
     batches = batches_of(Stream(Flaky({60: 99}), name="the stream", seed=3, block=BLOCK), num_workers=workers)
     found = []
     with pytest.raises(StreamLost) as caught:
         for update in batches: found.append(update)
     assert "the stream" in str(caught.value) and "row 60" in str(caught.value) and "--resume" in str(caught.value) and "\n" not in str(caught.value)
-    assert workers or naps == list(data.PAUSES)     # the workers' pauses are in their own processes
+    assert workers or naps == list(streams.PAUSES)     # the workers' pauses are in their own processes
     assert_same(found, wanted[:8])                  # two blocks of 24
     assert batches.state_dict() == states[7]
     again = batches_of(Stream(Flaky({}), name="the stream", seed=3, block=BLOCK))

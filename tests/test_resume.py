@@ -429,14 +429,14 @@ def test_a_changed_batch_is_said(place):
 def test_a_stream_that_breaks_off_leaves_a_checkpoint(place, left_alone):
     argv = arguments(STREAM)
     patch = """
-from annotated_mpnet import data
-data.PAUSES = (0, 0)
-original, count = data.Stream.text_of, [0]
+from annotated_mpnet import streams
+streams.PAUSES = (0, 0)
+original, count = streams.Stream.text_of, [0]
 def text_of(self, example, row):
     count[0] += 1
     if count[0] > 300: raise ConnectionError("the line is dead")
     return original(self, example, row)
-data.Stream.text_of = text_of
+streams.Stream.text_of = text_of
 """
     last = failed(argv, place, patch)
     assert "broke off" in last and "the line is dead" in last and "checkpoint" in last and last_saved(place) > 0

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from annotated_mpnet import tokenization
+from annotated_mpnet import corpus as corpus_module
 from annotated_mpnet.configuration import ModelConfig, UserError
-from annotated_mpnet.tokenization import (demo_tokenizer, documents, embedded_corpus, is_prose, load_tokenizer, paragraphs,
-                                          passages, sentences, tokenize, train_tokenizer, word_starts)
+from annotated_mpnet.corpus import docstrings, documents, embedded_corpus, is_prose, paragraphs, passages, sentences
+from annotated_mpnet.tokenization import load_tokenizer
+from annotated_mpnet.word_starts import word_starts
+from annotated_mpnet.wordpiece import DEMO_VOCAB_SIZE, demo_tokenizer, tokenize, train_tokenizer
 
 SENTENCE = "the task is sentence classification"
 NAMES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
@@ -56,7 +58,7 @@ def test_corpus_is_readable_and_without_duplicates():
 
 
 def test_corpus_and_tokenizer_are_the_same_in_another_process():
-    code = ("import hashlib; from annotated_mpnet.tokenization import *\n"
+    code = ("import hashlib; from annotated_mpnet.corpus import *; from annotated_mpnet.wordpiece import *\n"
             "v = demo_tokenizer().get_vocab()\n"
             "print(hashlib.sha256(repr([embedded_corpus(), sorted(v.items())]).encode()).hexdigest())")
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
@@ -68,7 +70,7 @@ def test_corpus_and_tokenizer_are_the_same_in_another_process():
 
 
 def test_corpus_needs_the_sources(tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenization.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(corpus_module.sysconfig, "get_path", lambda name: str(tmp_path))
     assert "zipped" in refused(lambda: list(documents()))
 
 
@@ -77,9 +79,9 @@ def test_docstrings_are_read_without_running_the_file(tmp_path):
     file.write_text('"the module"\nraise SystemExit\ntry:\n    class A:\n        "the class"\n        def f(self):\n'
                     '            """the\n            method"""\nexcept ImportError:\n    async def g(): "the fallback"\n'
                     'match 1:\n    case 1: pass\n')
-    assert tokenization.docstrings(file) == ["the module", "the class", "the\nmethod", "the fallback"]
+    assert docstrings(file) == ["the module", "the class", "the\nmethod", "the fallback"]
     file.write_bytes(b"\x00 def (")
-    assert tokenization.docstrings(file) == []
+    assert docstrings(file) == []
 
 
 @given(st.text(alphabet=st.sampled_from("ab .:>*`\"'|=-+[1]_\n\té"), max_size=200) | st.text(max_size=100))
@@ -96,7 +98,7 @@ def test_cleaning_takes_any_text(text):
 def test_special_ids_are_mpnets():
     tokenizer = demo_tokenizer()
     assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
-    assert tokenizer.mask_token_id == len(tokenizer) - 1 == tokenization.DEMO_VOCAB_SIZE - 1
+    assert tokenizer.mask_token_id == len(tokenizer) - 1 == DEMO_VOCAB_SIZE - 1
     assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.model_max_length) == (0, 2, 512)
     assert ModelConfig(vocab_size=len(tokenizer)).padded_vocab_size % 128 == 0
     assert len(tokenizer) % 128 # else the padding shows nowhere
@@ -256,7 +258,7 @@ def test_added_tokens_begin_words():
     tokenizer = load_tokenizer("demo", 64)
     tokenizer.add_tokens(["##new", "qqother"])
     starts = word_starts(tokenizer)
-    assert len(starts) == len(tokenizer) == tokenization.DEMO_VOCAB_SIZE + 2 and starts[-2:].all()
+    assert len(starts) == len(tokenizer) == DEMO_VOCAB_SIZE + 2 and starts[-2:].all()
 
 
 # What load_tokenizer refuses
