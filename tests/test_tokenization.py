@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from annotated_mpnet import corpus as corpus_module
+from annotated_mpnet import tokenization
 from annotated_mpnet.configuration import ModelConfig, UserError
 from annotated_mpnet.corpus import docstrings, documents, embedded_corpus, is_prose, paragraphs, passages, sentences
 from annotated_mpnet.tokenization import load_tokenizer
