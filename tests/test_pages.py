@@ -77,3 +77,9 @@ def test_the_glossary_is_in_order_and_its_words_are_in_their_lessons():
         assert files, f"{head} names no lesson"
         for file in files:
             assert word in (lessons.NBS / file).read_text(encoding="utf-8").lower(), f"{file} doesn't say {word}"
+
+
+def test_every_module_is_on_the_page_of_the_architecture():
+    modules = {p.stem for p in (lessons.ROOT / "annotated_mpnet").glob("[!_]*.py")}
+    table = page("architecture.md").split("## Every module")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == modules
