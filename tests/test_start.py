@@ -4,6 +4,8 @@ import torch
 from helpers_runs import FIXTURES, failed, finished
 from transformers import AutoTokenizer, MPNetConfig, MPNetForMaskedLM, MPNetModel
 
+from annotated_mpnet import checkpoints, start
+from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
 from annotated_mpnet.huggingface import from_huggingface
 
@@ -78,3 +80,24 @@ def test_a_foreign_file_without_a_tokenizer_needs_its_name(place):
     argv = [*RUN, "--resume", "--resume-checkpoint", str(FIXTURES / "pszemraj_a.pt")]
     assert "microsoft/mpnet-base" in failed(argv, place)
     assert "name the tokenizer" in failed([*argv, "--tokenizer-name", "demo"], place)
+
+
+def test_a_start_reads_each_file_once_checks_once_and_builds_one_model(place, monkeypatch):
+    "In a folder of five checkpoints, of which only the newest is opened."
+    state = "--save-optimizer-state --checkpoint-interval 1 --total-updates 3".split()
+    tokenizer = ["--tokenizer-name", str(FIXTURES / "tokenizer")]
+    finished([*RUN, *state, *tokenizer, "--encoder-layers", "1", "--encoder-embed-dim", "16",
+              "--encoder-ffn-dim", "16", "--encoder-attention-heads", "2"], place)
+    monkeypatch.chdir(place)
+    opened, checks, models = [], [], []
+    read, check, build = checkpoints._load_plain, start.check, start.MPNetForPretraining
+    monkeypatch.setattr(checkpoints, "_load_plain",
+                        lambda path, trust: opened.append(path.name) or read(path, trust))
+    monkeypatch.setattr(start, "check", lambda *given: checks.append(given) or check(*given))
+    monkeypatch.setattr(start, "MPNetForPretraining",
+                        lambda shape: models.append(shape) or build(shape))
+    begun = start.prepare(parse_args(["--resume", "--total-updates", "5"]))
+    assert (opened, len(checks), len(models)) == (["checkpoint3.pt"], 1, 1)
+    assert begun.content["update"] == 3 and begun.config.total_updates == 5
+    with pytest.raises(AttributeError):
+        begun.config = None  # frozen
