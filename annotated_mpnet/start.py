@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['logger', 'SOURCES', 'NOT_CARRIED', 'Remarks', 'SETTINGS', 'ARCHITECTURE', 'carry_over', 'fit_to_model',
            'same_vocabulary', 'run_files', 'updates_behind', 'refuse_to_mix', 'make_room', 'Origin', 'from_checkpoint',
-           'read_origin', 'build_model', 'with_given', 'after_restart', 'agreed', 'Start', 'check_texts', 'spread_of',
-           'resolve', 'tokenizer_for', 'batches_of', 'resume_data', 'prepare']
+           'read_origin', 'build_model', 'with_settings', 'with_given', 'after_restart', 'agreed', 'Start',
+           'check_texts', 'spread_of', 'resolve', 'tokenizer_for', 'batches_of', 'resume_data', 'prepare']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-004
 import logging
@@ -190,6 +190,16 @@ def build_model(config: PretrainConfig, # checked
     model = MPNetForPretraining(replace(origin.model, **settings))
     model.load_state_dict(model.state_dict() | origin.weights)  # a head may be missing
     return model
+
+
+def with_settings(model: MPNetForPretraining, # any
+                  config: PretrainConfig,     # checked
+                 ) -> MPNetForPretraining:    # the same weights
+    "The model with other dropout or another objective, neither of which is in its weights."
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    new = MPNetForPretraining(replace(model.config, **settings))
+    new.load_state_dict(model.state_dict())
+    return new
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-021
 def with_given(config: PretrainConfig, **changes) -> PretrainConfig: # as if the user had given them
