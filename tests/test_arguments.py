@@ -81,8 +81,7 @@ def lines(said: str, name: str) -> list[int]:
 
 QUICK = """
 import torch._inductor.config as c
-c.cpp.simdlen, c.compile_threads = 1, 1                                            # less for the C++ compiler to do
-if hasattr(c, "cpp_cache_precompile_headers"): c.cpp_cache_precompile_headers = False  # since torch 2.7
+c.cpp_cache_precompile_headers, c.cpp.simdlen, c.compile_threads = False, 1, 1     # less for the C++ compiler to do
 from annotated_mpnet import trainer
 trainer.evaluate = lambda *_: dict(loss=1.0, accuracy=0.0, mask_loss=1.0)          # else there is a second graph to compile
 """
