@@ -17,7 +17,7 @@ from .configuration import (
 
 logger = logging.getLogger("annotated_mpnet")
 
-
+# %% ../nbs/01c_rules.ipynb #01c-006a
 class Rule(NamedTuple):
     "One rule between arguments."
     text: str # what it says, for the reference page

@@ -270,7 +270,7 @@ def test_lines_end_where_they_may():
 def test_comment_beside_a_one_line_definition_is_of_what_it_gives(pages):
     rows = lambda page, name: {cells[0].text.strip(): cells[3].text.strip() for tr in pages[f"reference/{page}.html"].find(id=name).select("tr[role=row]")
                                if len(cells := tr.find_all("td")) == 4}
-    found = rows("huggingface", "trimmed")
+    found = rows("export", "trimmed")
     assert found["model"] == "" and found["returns"].startswith("name ->")
     found = rows("ranks", "is_restart")
     assert (found["folder"], found["returns"]) == ("of a run", "")
