@@ -221,7 +221,7 @@ def after_restart(config: PretrainConfig, # as the user gave it
     whole = "state" in content
     again = "there is no checkpoint with its state yet, so it begins again"
     logger.warning("restart %d by torchrun: %s", restarts(),
-                   f"resuming from {path}" if whole else again)
+                   f"going on from {path}" if whole else again)
     if not whole:
         return with_given(config, overwrite=True)
     resumed = dict(resume=True, resume_checkpoint=str(path), hf_model_path=None, overwrite=False)
@@ -351,7 +351,7 @@ def resume_data(train: Batches, # of `batches_of`, at the beginning
     dropping = any(content["config"].get(name) for name in FIELDS if "dropout" in name)
     effect = "dropout draws other numbers" if dropping else "only rounding differs"
     return [*said, (logging.INFO,
-        f"{path} was saved by {saved} rank(s), and {ranks.size} resume: with as many samples in "
+        f"{path} was saved by {saved} rank(s), and {ranks.size} go on: with as many samples in "
         f"an update as before, each update has the same samples and masks; {effect}")]
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-027

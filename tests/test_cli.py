@@ -359,5 +359,5 @@ def test_any_words_after_good_ones(words, place, monkeypatch, capsys, own_loggin
     assert code == 0 or (code == 2 and err.splitlines()[-1].startswith(LINE))
 
 
-def stop_there(*_):
+def stop_there(*_, **__):
     raise c.UserError("as far as this test goes")
