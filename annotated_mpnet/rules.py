@@ -24,7 +24,7 @@ class Rule(NamedTuple):
     broken: Callable[[PretrainConfig], str | None] # what is wrong with a configuration, or None
 
 
-RULES_BETWEEN: list[Rule] = []
+RULES_BETWEEN = []  # of `Rule`
 
 
 def rule(text: str,      # what the rule says, for the reference page

@@ -30,9 +30,10 @@ from .ranks import PATIENCE, Ranks, restarts
 logger = logging.getLogger("annotated_mpnet")
 
 # %% ../nbs/08c_watch.ipynb #08c-006
-BEAT = 1    # seconds between signs of life
-SILENT = 20 # seconds without one
-STUCK = 30  # seconds without progress in computing
+# seconds between signs of life; without one; without progress in computing
+BEAT = 1
+SILENT = 20
+STUCK = 30
 
 
 class Seen(NamedTuple):

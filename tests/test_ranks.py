@@ -90,9 +90,9 @@ def test_two_ranks_do_what_one_does_with_twice_the_batch(place):
 STOP = """
 import os, signal
 from annotated_mpnet import trainer
-learn = trainer.learn
+before_stopping = trainer.learn
 def stopping(run, batches, counts):
-    step = learn(run, batches, counts)
+    step = before_stopping(run, batches, counts)
     if run.update in {at} and run.ranks.rank == run.ranks.size - 1:
         os.kill(os.getpid(), signal.{signum})
     return step
