@@ -273,7 +273,7 @@ def test_torchrun_starts_again(place):
     shutil.copy(alone / "run/checkpoint20.pt", place / "run/checkpoint999.pt")          # of another run
     refused = Launched(argv, place, "--max-restarts", "1")
     assert refused.finish() and "already holds checkpoint999.pt" in refused.said() and [path.name for path in (place / "run").iterdir()] == ["checkpoint999.pt"]
-    die = STOP.format(at=[12], signum="SIGKILL").replace("if self", "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and self")
+    die = STOP.format(at=[12], signum="SIGKILL").replace("if run", "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and run")
     again = Launched([*argv, "--overwrite"], place, "--max-restarts", "1", patch=die)
     assert again.finish() == 0 and "restart 1 by torchrun: going on from run/checkpoint10.pt" in again.said(), again.said()
     same(read_checkpoint(place / "run/final_checkpoint.pt"), read_checkpoint(alone / "run/final_checkpoint.pt"))
