@@ -333,7 +333,7 @@ def batches_of(config: PretrainConfig, # checked
         source = Shuffled(train, config.seed, -(-config.buffer_size // size) * size)
     return (make_batches(config, source, tokenizer, True, ranks),
             make_batches(config, fixed(valid), tokenizer, False, ranks),
-            test and make_batches(config, fixed(test), tokenizer, False, ranks))
+            None if test is None else make_batches(config, fixed(test), tokenizer, False, ranks))
 
 
 def resume_data(train: Batches, # of `batches_of`, at the beginning
