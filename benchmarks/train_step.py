@@ -6,7 +6,7 @@ Sizes: small = 4 layers, width 256, 128 tokens, batch 16; base = MPNet-base, 512
 32 x 512 and 128 x 128 tokens. `--short` measures small alone, in about a minute. All alternatives take turns; a ratio is the
 median over the rounds of the ratio within a round. Tokens are those of the text: the copies that the two streams add don't count.
 MLM predicts the same 15 %. On a CPU every alternative has a process of its own, as when it is run for itself: what one leaves
-in memory would help the next. Ours keeps its memory (lesson 12, `keep_memory`), as the trainer does; without `--short` there is a
+in memory would help the next. Ours keeps its memory (lesson 10b, `keep_memory`), as the trainer does; without `--short` there is a
 second table in which all do.
 """
 import multiprocessing

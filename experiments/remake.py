@@ -1,4 +1,4 @@
-"""Remake the stored results of a lesson: the long experiments of lessons 30 to 34, whose results lie in annotated_mpnet/course.
+"""Remake the stored results of a lesson: the long experiments of lessons 20 and 30 to 34, whose results lie in annotated_mpnet/course.
 
     python experiments/remake.py 31                      all that are missing
     python experiments/remake.py 31 pretrain mpnet 1     this one, whether it is there or not
