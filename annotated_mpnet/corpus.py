@@ -9,6 +9,7 @@ __all__ = ['paragraphs', 'is_prose', 'sentences', 'docstrings', 'named_documents
 # %% ../nbs/02_corpus.ipynb #02-004
 import ast
 import functools
+import gc
 import keyword
 import os
 import re
@@ -102,10 +103,15 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def docstrings(path: Path, # a Python source file
               ) -> list[str]: # cleaned of their indentation
     "The docstrings of module, classes and functions in their order; the file isn't run."
+    collecting = gc.isenabled()
+    gc.disable()  # the many objects of a tree set it off again and again: half of the time
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return []
+    finally:
+        if collecting:
+            gc.enable()
     found, stack = [], [tree]
     while stack:
         node = stack.pop()
