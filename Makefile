@@ -55,7 +55,7 @@ slides: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/make_slides.py $(SLIDES)
 
 clean:
-	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.venv*' -prune -exec rm -rf {} +
 
 # The demo needs the package alone, everything else its `dev` extra, which includes what the demo needs.

@@ -36,7 +36,8 @@ setup(
         *(f"Programming Language :: Python :: {p}" for p in PYTHONS),
     ],
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    package_data={cfg["lib_path"]: ["course/**"]},  # what lessons read: stored experiments, small models
+    # its annotations hold (PEP 561); what lessons read: stored experiments, small models
+    package_data={cfg["lib_path"]: ["py.typed", "course/**"]},
     install_requires=words("requirements"),
     extras_require={
         "notebooks": notebooks,

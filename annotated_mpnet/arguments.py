@@ -164,7 +164,7 @@ def read_yaml(path: str,          # a YAML file that maps arguments to values
     owner = {name: f.name for f in FIELDS.values() for name in names(f) if f.name != "config"}
     for key, value in content.items():
         dashed = str(key).replace("_", "-")
-        name = owner.get(known.get("--" + dashed)) or owner.get(known.get("-" + dashed))
+        name = owner.get(known.get("--" + dashed, "")) or owner.get(known.get("-" + dashed, ""))
         if name is None:
             hint = meant(str(key), list(FIELDS), shown=str)
             raise UserError(f"{origin}unknown key {str(key)!r}{hint}")

@@ -6,6 +6,8 @@
 __all__ = ['triangle_masks', 'two_stream_mask', 'dense_bias', 'MPNetSelfAttention']
 
 # %% ../nbs/05_two_stream_attention.ipynb #05-003
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -86,8 +88,8 @@ class MPNetSelfAttention(nn.Module):
     def forward(self,
                 rows: torch.Tensor, # (batch, rows, dim) the vectors that attend
                 keys: torch.Tensor, # (batch, keys, dim) the vectors that are attended to
-                bias,               # (batch or 1, heads or 1, rows, keys) added to the scores,
-                                    # -inf = unseen; or a function, see lesson 05b
+                bias: torch.Tensor | Callable, # (batch or 1, heads or 1, rows, keys) added to the
+                                    # scores, -inf = unseen; or a function, see lesson 05b
                ) -> torch.Tensor:   # (batch, rows, dim)
         "What each row gathers from the keys that it sees (paper, section 2.3)."
         q, k, v = self.split(self.q(rows)), self.split(self.k(keys)), self.split(self.v(keys))

@@ -7,10 +7,12 @@ __all__ = ['Batches']
 
 # %% ../nbs/07h_batches.ipynb #07h-004
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerFast
 
 from .chunks import Updates
 from .configuration import UserError
@@ -38,9 +40,9 @@ def _ends_chunk(item: _Item) -> bool:
     return item.position is None
 
 
-def _chunks_of(batches, cycle: int, start=None, first: int = 0) -> Iterator[_Chunk]:
-    "The chunks of an epoch, from the chunk `first` of the block at `start` on."
-    for start, numbers, texts in batches.source.blocks(cycle, start):
+def _chunks_of(batches, cycle: int, begin=None, first: int = 0) -> Iterator[_Chunk]:
+    "The chunks of an epoch, from the chunk `first` of the block at `begin` on."
+    for start, numbers, texts in batches.source.blocks(cycle, begin):
         for number, part in enumerate(batches.chunks(len(texts))):
             if number >= first:
                 yield _Chunk(cycle, start, number, numbers[part], texts[part])
@@ -109,7 +111,7 @@ class Batches(Updates):
     "The micro-batches of update after update, and the position in them: small, plain data."
     def __init__(self,
                  source,             # Shuffled or Stream
-                 tokenizer,          # of load_tokenizer
+                 tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                  collator: MaskedPermutedCollator, # makes a batch of tokenized samples
                  batch_size: int,    # samples in a micro-batch
                  max_tokens: int,    # longer samples are cut
@@ -124,9 +126,10 @@ class Batches(Updates):
         super().__init__(tokenizer, collator, batch_size, max_tokens, update_freq, seed, shuffle,
                          packing, rank, world_size)
         self.source, self.num_workers = source, num_workers
-        self.position = {"cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0}
+        self.position: dict[str, Any] = {
+            "cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0}
 
-    def __iter__(self) -> Iterator[list[dict]]: # the micro-batches of this rank for one update
+    def __iter__(self) -> Generator[list[dict]]: # the micro-batches of this rank for one update
         "Updates without end, from the position on; without any that have nothing to predict."
         last = self.position["cycle"]  # the epoch of the last update with something to predict
         make = partial(_items, self, self.position, self.num_workers or 1)
@@ -163,4 +166,6 @@ class Batches(Updates):
         "This rank's micro-batches of an epoch; aligned: None where only others have a share."
         for chunk in _chunks_of(self, cycle):
             for micro in self.updates(*chunk):
-                yield from micro or ([None] if aligned else [])
+                yield from micro
+                if aligned and not micro:
+                    yield None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from .configuration import ModelConfig, PretrainConfig, UserError, arguments_of
 from .foreign import convert, damaged_record, load_trusted
@@ -38,7 +39,7 @@ FORMAT = "annotated-mpnet 2"
 
 
 @lru_cache(maxsize=1)  # a run saves many times, always with the same tokenizer
-def _tokenizer_files(tokenizer) -> dict[str, str]: # file name -> its text
+def _tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]: # file name -> its text
     "The files of a tokenizer, as texts."
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -46,8 +47,8 @@ def _tokenizer_files(tokenizer) -> dict[str, str]: # file name -> its text
                 for path in sorted(Path(folder).iterdir()) if path.suffix in (".json", ".txt")}
 
 
-def _content(model: MPNetForPretraining, tokenizer, config: PretrainConfig,
-             update: int, metrics: dict) -> dict: # as for `save_checkpoint`
+def _content(model: MPNetForPretraining, tokenizer: PreTrainedTokenizerFast,
+             config: PretrainConfig, update: int, metrics: dict) -> dict: # as for `save_checkpoint`
     "What every checkpoint holds, but for the weights and the state."
     return {"format": FORMAT, "model_config": asdict(model.config),
             "config": arguments_of(config), "tokenizer": _tokenizer_files(tokenizer),
@@ -56,7 +57,7 @@ def _content(model: MPNetForPretraining, tokenizer, config: PretrainConfig,
 
 def save_checkpoint(path: Path,             # the file to make or replace
                     model: MPNetForPretraining,
-                    tokenizer,              # the one that it is trained with
+                    tokenizer: PreTrainedTokenizerFast, # the one that it is trained with
                     config: PretrainConfig, # the arguments of the run
                     update: int,            # updates done
                     metrics: dict,          # numbers by name
@@ -78,7 +79,8 @@ _SHARDED = "run.pt"  # in such a folder, all that is no shard
 
 def save_sharded(path: Path,             # the folder to make or replace, checkpoint{update}
                  model: MPNetForPretraining, # in shards
-                 tokenizer, config: PretrainConfig, update: int, metrics: dict,
+                 tokenizer: PreTrainedTokenizerFast, config: PretrainConfig,
+                 update: int, metrics: dict,
                  state: dict | None,     # the rest of the run's state, the optimizer in shards
                  ranks: Ranks,           # all of them call this
                 ) -> None:
@@ -213,8 +215,8 @@ def interval_checkpoints(folder: Path, # of a run
                         ) -> list[Path]: # newest first
     "The files checkpoint{update}.pt of a run, and the folders checkpoint{update} of one in shards."
     numbers = {path: interval_number(path) for path in Path(folder).glob("checkpoint*")}
-    found = [path for path, number in numbers.items() if number is not None]
-    return sorted(found, key=numbers.get, reverse=True)
+    found = {path: number for path, number in numbers.items() if number is not None}
+    return sorted(found, key=found.__getitem__, reverse=True)
 
 
 def choose_checkpoint(folder: Path, # of a run
@@ -250,8 +252,8 @@ def prune(folder: Path, # of a run
             logger.warning("could not delete %s: %s", path, error.strerror or error)
 
 # %% ../nbs/09_checkpoints.ipynb #09-032
-def find_checkpoint(path: Path, # a checkpoint, or the folder of a run
-                   ) -> Path:   # a checkpoint
+def find_checkpoint(path: str | Path, # a checkpoint, or the folder of a run
+                   ) -> Path:         # a checkpoint
     "Of a folder its best checkpoint, else the final one, else the newest."
     path = Path(path)
     if not path.is_dir() or (path / _SHARDED).exists(): return path
@@ -307,7 +309,7 @@ def load_model(path: Path, # a checkpoint, ours or foreign, or the folder of a r
 
 def tokenizer_of(content: dict, # of read_checkpoint
                  path: Path,    # where it was read, for messages
-                ):              # a transformers tokenizer
+                ) -> PreTrainedTokenizerFast:
     "The tokenizer in a checkpoint that was read."
     files = content.get("tokenizer")
     if not isinstance(files, dict):
@@ -324,7 +326,8 @@ def tokenizer_of(content: dict, # of read_checkpoint
             raise UserError(f"the tokenizer in {path} can't be read: {reason}") from error
 
 
-def load_checkpoint_tokenizer(path: Path): # a checkpoint, or a run's folder -> a tokenizer
+def load_checkpoint_tokenizer(path: Path, # a checkpoint, or the folder of a run
+                             ) -> PreTrainedTokenizerFast:
     "The tokenizer that the model of a checkpoint was trained with."
     path = find_checkpoint(path)
     return tokenizer_of(read_checkpoint(path), path)

@@ -7,11 +7,11 @@ __all__ = ['logger', 'CHUNK', 'Updates']
 
 # %% ../nbs/07g_chunks.ipynb #07g-004
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from .order import permutation_of
 from .packing import global_batches, pack_texts
@@ -24,15 +24,15 @@ logger = logging.getLogger("annotated_mpnet")
 CHUNK = 2048 # samples that are tokenized in one go, or a little more
 
 
-def _cut_samples(tokenizer, cycle: int, numbers: list[int], texts: list[str],
-                 max_tokens: int) -> list[dict]: # one for each document
+def _cut_samples(tokenizer: PreTrainedTokenizerFast, cycle: int, numbers: list[int],
+                 texts: list[str], max_tokens: int) -> list[dict]: # one for each document
     "Samples for the collator. A text is cut first, to 32 characters a token: few have fewer."
     ids = tokenize(tokenizer, [text[:32 * max_tokens] for text in texts], max_tokens)
     return [{"input_ids": x, "sample_id": n, "cycle": cycle} for x, n in zip(ids, numbers)]
 
 
-def _packed_samples(tokenizer, cycle: int, numbers: list[int], texts: list[str],
-                    max_tokens: int) -> list[dict]: # one for each row
+def _packed_samples(tokenizer: PreTrainedTokenizerFast, cycle: int, numbers: list[int],
+                    texts: list[str], max_tokens: int) -> list[dict]: # one for each row
     "Samples for the collator; rows that begin in the same document are numbered."
     samples, before, turn = [], None, 0
     for first, row in pack_texts(tokenizer, texts, max_tokens):
@@ -46,7 +46,7 @@ def _packed_samples(tokenizer, cycle: int, numbers: list[int], texts: list[str],
 @dataclass(eq=False)
 class Updates:
     "How the documents of a chunk become updates."
-    tokenizer: Any         # of load_tokenizer
+    tokenizer: PreTrainedTokenizerFast # of load_tokenizer
     collator: MaskedPermutedCollator # makes a batch of tokenized samples
     batch_size: int        # samples in a micro-batch
     max_tokens: int        # longer samples are cut
@@ -88,7 +88,7 @@ class Updates:
         "The updates of one chunk: like lengths together, in random order."
         samples = self._samples(cycle, numbers, texts)
         batches = global_batches([s["input_ids"] for s in samples], self.size)
-        turns = range(len(batches))
+        turns: Iterable[int] = range(len(batches))
         if self.shuffle:
             number = (start["row"] if isinstance(start, dict) else start) << 20 | chunk
             turns = permutation_of(len(batches), self.seed, cycle, purpose=2, number=number)

@@ -13,10 +13,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
+from typing import TYPE_CHECKING, Any
 
 from .arguments import OneLineParser, parse_args
 from .configuration import PretrainConfig, UserError
 from .rules import refuse
+
+if TYPE_CHECKING:  # --help needn't wait for it
+    from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -36,7 +40,7 @@ def _report(result: dict, # what `pretrain` gave
 
 # %% ../nbs/13_cli.ipynb #13-008
 def unigram_bar(config: PretrainConfig, # a run's arguments, checked
-                tokenizer,              # of load_tokenizer
+                tokenizer: "PreTrainedTokenizerFast", # of load_tokenizer
                 train: Sequence,        # documents to count tokens in
                 valid: Sequence,        # documents to measure on
                ) -> float:              # nats per `<mask>`
@@ -46,7 +50,7 @@ def unigram_bar(config: PretrainConfig, # a run's arguments, checked
     losses = unigram_losses(train, tokenizer, config.max_tokens)
     total, n = 0.0, 0
     for batch in make_batches(config, fixed(valid), tokenizer, False).one_cycle():
-        if not batch["pred_size"]: continue
+        if not batch or not batch["pred_size"]: continue
         shown = mask_shown(batch, tokenizer.mask_token_id)
         behind = batch["targets"][shown].numpy()  # (masks,) the true tokens
         total += losses[behind].sum()
@@ -62,8 +66,8 @@ DEMO_SENTENCES = (
 )
 
 
-def predictions(model,     # in eval mode
-                tokenizer, # the one that it is trained with
+def predictions(model,          # MPNetForPretraining, in eval mode
+                tokenizer: "PreTrainedTokenizerFast", # the one that it is trained with
                 top_k: int = 3, # predictions for each gap
                ) -> list[str]: # of each sentence: the likeliest tokens, their probabilities
     "What the model puts into the gaps of the demo's sentences."
@@ -200,14 +204,15 @@ def main(argv: list[str] | None = None, # the arguments; None: those of this pro
     except (UserError, OSError) as error:
         return _complain(error, debug)
     except Exception as error:
-        if type(error).__name__ != "Stopped": raise  # of lesson 11d, not imported for --help
+        from annotated_mpnet.interruption import Stopped  # here: --help needs none of it
+        if not isinstance(error, Stopped): raise
         if _is_first():
             print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 128 + error.signum
 
 # %% ../nbs/13_cli.ipynb #13-026
 _CONVERT = "convert-to-hf"
-_ARGUMENTS = {  # names -> what argparse wants to know
+_ARGUMENTS: dict[tuple[str, ...], dict[str, Any]] = {  # names -> what argparse wants to know
     ("--checkpoint", "--mpnet-checkpoint-path"): dict(
         required=True, metavar="PATH",
         help="checkpoint, ours or of another program, or the folder of a run: "

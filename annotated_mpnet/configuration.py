@@ -18,6 +18,7 @@ from .objectives import OBJECTIVES
 # %% ../nbs/01_configuration.ipynb #01-014
 class UserError(ValueError):
     "Something that the user can fix: one line that says what was wrong, the value, what to do."
+    told = False  # True: another process of the run says it, lesson 08c
 
 # %% ../nbs/01_configuration.ipynb #01-018
 RULES = {
@@ -322,7 +323,7 @@ def arguments_of(config: PretrainConfig, # a run's arguments
 # %% ../nbs/01_configuration.ipynb #01-036
 #| code-fold: true
 #| code-summary: "The demo's defaults"
-DEMO_DEFAULTS = dict(
+DEMO_DEFAULTS: dict[str, Any] = dict(
     tokenizer_name="demo", encoder_layers=2, encoder_embed_dim=128, encoder_ffn_dim=512,
     encoder_attention_heads=4, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,
     max_tokens=64, batch_size=32, update_freq=1, lr=2e-3, total_updates=2500,
@@ -353,6 +354,9 @@ def _set_buckets(model) -> None: # a `ModelConfig`, changed in place
     model.relative_attention_max_distance = distance
 
 # %% ../nbs/01_configuration.ipynb #01-043
+_WORKED_OUT: Any = None  # an integer, once `__post_init__` is done
+
+
 @dataclass
 class ModelConfig:
     "What the model has to know, and nothing about its training; the defaults are MPNet-base's."
@@ -370,8 +374,8 @@ class ModelConfig:
     normalize_before: bool = PretrainConfig.normalize_before
     activation_fn: str = PretrainConfig.activation_fn
     max_positions: int = PretrainConfig.max_tokens
-    relative_attention_num_buckets: int | None = None  # None: by `scaled_buckets`
-    relative_attention_max_distance: int | None = None # None: by `scaled_buckets`
+    relative_attention_num_buckets: int = _WORKED_OUT  # None: by `scaled_buckets`
+    relative_attention_max_distance: int = _WORKED_OUT # None: by `scaled_buckets`
     embedding_norm: bool = False # Pre-LN only: norms of annotated-mpnet 0.1, at embeddings and end
 
     def __post_init__(self):

@@ -38,7 +38,7 @@ _RULE = re.compile(r"^\s*([=*\-~^#+_.\"])\1{2,}\s*$")
 def _items(block: str, # lines without a blank one between them
           ) -> list[list[str]]: # the lines of a paragraph, and of each list item
     "A block of lines, taken apart; without headings and without doctests."
-    items = [[]]
+    items: list[list[str]] = [[]]
     for line in block.splitlines():
         if line.lstrip().startswith(">>>"):
             break                # a doctest, and below it what it prints
@@ -137,7 +137,8 @@ def named_documents() -> Iterator[tuple[str, str]]: # as "asyncio.queues"; its t
     "The language reference's topics and the library's docstrings with their names."
     root = Path(sysconfig.get_path("stdlib"))
     try:
-        from pydoc_data.topics import topics
+        import pydoc_data.topics
+        topics = pydoc_data.topics.topics
     except ImportError:
         topics = {}
     files = _source_files(root)
@@ -195,6 +196,6 @@ def passages(document: str,        # one document
 @functools.cache
 def embedded_corpus() -> list[str]: # passages, no sentence twice; shared, so don't change it
     "About 1.4 MB of English that every Python carries: its reference and its docstrings, cleaned."
-    seen = set()
+    seen: set[tuple] = set()
     found = (passage for document in documents() for passage in passages(document, seen))
     return [passage for passage in found if len(passage) >= 64]

@@ -8,8 +8,10 @@ __all__ = ['load_data', 'make_batches', 'fixed', 'unigram_losses']
 # %% ../nbs/07i_data.ipynb #07i-004
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from .batches import Batches
 from .configuration import PretrainConfig, UserError
@@ -34,8 +36,8 @@ def load_data(config: PretrainConfig, # checked
 
 # %% ../nbs/07i_data.ipynb #07i-010
 def make_batches(config: PretrainConfig, # checked
-                 source: Shuffled,       # or a Stream; documents
-                 tokenizer,              # of load_tokenizer
+                 source: Shuffled | Stream, # documents
+                 tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                  train: bool,            # False: fixed batches in a fixed order, for evaluation
                  ranks=None,             # of the run (lesson 08b); None: one process
                 ) -> Batches:
@@ -43,14 +45,15 @@ def make_batches(config: PretrainConfig, # checked
     collator = MaskedPermutedCollator(
         tokenizer, config.objective, config.seed, config.pred_prob, config.keep_prob,
         config.rand_prob, whole_word_mask=not config.no_whole_word_mask)
-    sizes = dict(batch_size=config.batch_size, max_tokens=config.max_tokens, seed=config.seed)
+    sizes: dict[str, Any] = dict(
+        batch_size=config.batch_size, max_tokens=config.max_tokens, seed=config.seed)
     if train:
         sizes |= dict(update_freq=config.update_freq, packing=config.packing)
         sizes |= dict(num_workers=config.num_workers)
     else:
         sizes |= dict(shuffle=False)
     make = partial(Batches, source, tokenizer, collator, **sizes)
-    if not train and not any(batch["pred_size"] for batch in make().one_cycle()):
+    if not train and not any(batch and batch["pred_size"] for batch in make().one_cycle()):
         raise UserError("nothing to predict: no document of a held-out text has a token "
                         "that can be masked")
     return make(rank=ranks.rank, world_size=ranks.size) if ranks else make()
@@ -62,7 +65,7 @@ def fixed(texts: Sequence) -> Shuffled: # documents
 
 # %% ../nbs/07i_data.ipynb #07i-014
 def unigram_losses(texts: Sequence,    # training documents
-                   tokenizer,          # of load_tokenizer
+                   tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                    max_tokens: int,    # longer documents are cut
                   ) -> np.ndarray:     # (vocabulary,) loss in nats of predicting each token
     "The loss of each token under the unigram model of the texts; special tokens don't count."

@@ -48,19 +48,19 @@ def line_begins(path: Path,     # a UTF-8 text file
                 chunk: int = 1 << 22, # bytes read at once
                ) -> np.ndarray: # (documents + 1,) bytes before each line that is not blank, and all
     "Where each line begins, found in one pass with bounded memory; what is no text is an error."
-    begins, written = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=bool)]
+    starts, inked = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=bool)]
     size = 0
     for piece in _pieces(path, chunk):
         data = np.frombuffer(piece, dtype=np.uint8)
         line_ends = np.flatnonzero(data == ord("\n"))
-        begins.append(size + 1 + line_ends)
+        starts.append(size + 1 + line_ends)
         ink = np.append(_INK[data], False)
         in_line = np.logical_or.reduceat(ink, np.append(0, line_ends + 1))
-        written[-1][-1:] |= in_line[:1]  # it continues the last line of the piece before
+        inked[-1][-1:] |= in_line[:1]  # it continues the last line of the piece before
         if len(line_ends):
-            written.append(in_line[1:])
+            inked.append(in_line[1:])
         size += len(data)
-    begins, written = np.concatenate(begins), np.concatenate(written)
+    begins, written = np.concatenate(starts), np.concatenate(inked)
     ends = np.append(begins[1:], size + 1)  # one past the line end, which the last line may lack
     lengths = ends - begins
     if lengths.max() > LONGEST:
@@ -98,11 +98,11 @@ class LineFiles(Sequence):
             return file.read(end - begin).decode("utf-8").strip()
 
 # %% ../nbs/07b_documents.ipynb #07b-013
-def _text_file(path: str, # of one file
-               flag: str, # that gave it, for the message
+def _text_file(path: str | None, # of one file
+               flag: str,        # that gave it, for the message
               ) -> LineFiles:
     "The documents of one file, or a line that says why not."
-    if not Path(path).is_file():
+    if path is None or not Path(path).is_file():
         raise UserError(f"{flag} {path} is not a file; "
                         "give a text file with one document on a line")
     lines = LineFiles([Path(path)])
@@ -114,6 +114,7 @@ def _text_file(path: str, # of one file
 def open_folder(config: PretrainConfig, # checked
                ) -> tuple[LineFiles, LineFiles, LineFiles]: # to train, validate, test on
     "The texts of --train-dir, --valid-file and --test-file; a UserError where one has none."
+    assert config.train_dir is not None  # one of the three files is given, so all are
     folder = Path(config.train_dir)
     if not folder.is_dir():
         raise UserError(f"--train-dir {folder} is not a folder; give one with .txt files in it")

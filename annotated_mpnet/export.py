@@ -13,10 +13,11 @@ import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import MPNetConfig, MPNetForMaskedLM
+from transformers import MPNetConfig, MPNetForMaskedLM, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from .card import card
@@ -47,13 +48,13 @@ OUR_NAMES = {  # transformers' MPNetConfig -> ModelConfig
 KEPT = ("objective", "activation_dropout")  # transformers doesn't know them, its config.json may
 
 
-def _first_id(tokenizer, *kinds: str) -> int | None: # kinds: such as bos, cls
+def _first_id(tokenizer: PreTrainedTokenizerBase, *kinds: str) -> int | None: # as bos, cls
     "The id of the first of these special tokens that a tokenizer has."
     ids = [getattr(tokenizer, f"{kind}_token_id", None) for kind in kinds]
     return next((i for i in ids if i is not None), None)
 
 
-def _ends(tokenizer) -> dict[str, int | None]: # for a configuration
+def _ends(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, int | None]: # to configure
     "The ids of the start and end tokens."
     if tokenizer is None: return {}
     return {"bos_token_id": _first_id(tokenizer, "bos", "cls"),
@@ -61,14 +62,15 @@ def _ends(tokenizer) -> dict[str, int | None]: # for a configuration
 
 
 def plain_config(config: ModelConfig, # of a model without obstacles
-                 tokenizer=None,      # for the ids of the start and end tokens
+                 tokenizer: PreTrainedTokenizerBase | None = None, # for the start and end ids
                 ) -> MPNetConfig:
     "The configuration of a model in transformers' words."
-    named = {theirs: getattr(config, ours) for theirs, ours in OUR_NAMES.items()}
+    named: dict[str, Any] = {theirs: getattr(config, ours) for theirs, ours in OUR_NAMES.items()}
+    named["annotated_mpnet"] = {name: getattr(config, name) for name in KEPT}
+    named |= _ends(tokenizer)
     return MPNetConfig(
-        **named, **_ends(tokenizer), max_position_embeddings=config.max_positions + 2,
-        dtype="float32", architectures=["MPNetForMaskedLM"],
-        annotated_mpnet={name: getattr(config, name) for name in KEPT})
+        **named, max_position_embeddings=config.max_positions + 2,
+        dtype="float32", architectures=["MPNetForMaskedLM"])
 
 # %% ../nbs/10f_to_huggingface.ipynb #10f-013
 def trimmed(model: MPNetForPretraining) -> dict[str, torch.Tensor]: # name -> float32, on the CPU
@@ -81,7 +83,7 @@ def trimmed(model: MPNetForPretraining) -> dict[str, torch.Tensor]: # name -> fl
 
 
 def write_plain(model: MPNetForPretraining, # without obstacles
-                tokenizer,                  # or None
+                tokenizer: PreTrainedTokenizerBase | None,
                 folder: Path,               # exists, empty
                ) -> None:
     "config.json and model.safetensors, by transformers itself."
@@ -101,7 +103,7 @@ _AUTO = {
 
 
 def write_with_code(model: MPNetForPretraining,
-                    tokenizer,    # or None
+                    tokenizer: PreTrainedTokenizerBase | None,
                     folder: Path, # exists, empty
                    ) -> None:
     "config.json, model.safetensors, and the code that computes with them."
@@ -129,7 +131,7 @@ def quiet_transformers():
             transformers_logging.enable_progress_bar()
 
 
-def write_tokenizer(tokenizer,           # a transformers tokenizer
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase,
                     config: ModelConfig, # of the model
                     folder: Path,        # where it goes
                    ) -> None:
@@ -143,7 +145,7 @@ def write_tokenizer(tokenizer,           # a transformers tokenizer
 
 
 def verify(model: MPNetForPretraining, # in eval mode, on the CPU
-           tokenizer,                  # or None
+           tokenizer: PreTrainedTokenizerBase | None,
            folder: Path,               # just written
            with_code: bool,            # it has its own modelling file
           ) -> float:                  # the largest difference of two logits
@@ -164,7 +166,8 @@ def _check_folder(folder: Path) -> None: # to be made
         raise UserError(f"{folder} is a file; give the name of a folder to make")
 
 
-def _check_export(config: ModelConfig, tokenizer, with_code: bool) -> None: # tokenizer: or None
+def _check_export(config: ModelConfig, tokenizer: PreTrainedTokenizerBase | None,
+                  with_code: bool) -> None:
     "Everything else that can be refused before anything is written."
     if not with_code and (found := obstacles(config)):
         raise UserError(f"transformers can't represent this model: {'; '.join(found)}; "
@@ -190,7 +193,7 @@ def _on_cpu(model: MPNetForPretraining) -> MPNetForPretraining: # in eval mode
 
 def _write_folder(model: MPNetForPretraining, # as it is
                   folder: Path,               # to be made
-                  tokenizer,                  # or None
+                  tokenizer: PreTrainedTokenizerBase | None,
                   content: dict,              # of the checkpoint, for the model card
                   with_code: bool,            # bring the code along
                   save_tokenizer: bool,       # or only use it to compare
@@ -220,18 +223,18 @@ def _write_folder(model: MPNetForPretraining, # as it is
 # %% ../nbs/10f_to_huggingface.ipynb #10f-020
 def to_huggingface(model_or_path: MPNetForPretraining | str | Path, # or a run's folder
                    folder: str | Path, # to be made; may exist if it is empty
-                   tokenizer=None,     # of its training, or its name; None: the checkpoint's
+                   tokenizer: PreTrainedTokenizerBase | str | Path | None = None, # None: its own
                    with_code: bool = False, # export what plain transformers can't represent
                    save_tokenizer: bool = True, # write the tokenizer, too
                    trust_checkpoint: bool = False, # also open checkpoints that can run code
                   ) -> float: # the largest difference between our logits and those of transformers
     "A model as a folder that `transformers` loads; it is compared before it gets its name."
     model = model_or_path
-    content = {}
+    content: dict = {}
     folder = Path(folder).expanduser()
     _check_folder(folder)
     if not isinstance(model, MPNetForPretraining):
-        path = find_checkpoint(model_or_path)
+        path = find_checkpoint(model)
         content = read_checkpoint(path, trust_checkpoint)
         model = load_model(path, trust_checkpoint)
         if tokenizer is None and "tokenizer" in content:

@@ -8,6 +8,7 @@ __all__ = ['STEPS', 'INTEGERS', 'PIECE', 'keep_mask', 'drop_', 'SeededDropout', 
 
 # %% ../nbs/05b_fast_attention.ipynb #05b-003
 import math
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -108,7 +109,7 @@ class LookUp(torch.autograd.Function):
         ones = torch.eye(ctx.n_buckets + 1, ctx.n_buckets, dtype=dtype, device=grad.device)
         per_head = grad.transpose(0, 1).flatten(1)               # (heads, all cells)
         n_cells = PIECE // 8
-        total = 0
+        total = ones.new_zeros(())
         for cells, of in zip(per_head.split(n_cells, dim=1), bucket.flatten().split(n_cells)):
             total = total + cells.to(dtype) @ ones.index_select(0, of.int())   # (heads, buckets)
         return total.t(), None, None, None
@@ -218,7 +219,7 @@ class FlexBias:
         self.table = table.weight
         self.bucket = table.buckets(query_positions, key_positions)
         self.sees = sees
-        self.masks = {}   # number of rows -> the mask, made once for all layers
+        self.masks: dict[int, BlockMask] = {}   # by the number of rows, for all layers
 
     def block_mask(self, batch: int, rows: int) -> BlockMask: # for the last rows, or all
         if rows not in self.masks:
@@ -258,7 +259,7 @@ def fast_bias(table: RelativePositionBias,   # the learned numbers
               key_positions: torch.Tensor,   # (batch or 1, keys) position of each key
               sees: torch.Tensor,            # bool (batch or 1, rows, keys), True = sees
               backend: str = "auto",         # auto, sdpa or flex
-             ): # a bias of MPNetSelfAttention: (batch or 1, heads, rows, keys), or a function
+             ) -> torch.Tensor | Callable: # (batch or 1, heads, rows, keys), or a function
     "Bias and mask for all layers, in the form in which attention is fastest on this device."
     if backend == "flex":
         return FlexBias(table, query_positions, key_positions, sees)

@@ -90,7 +90,7 @@ def recognize(content: Any, # what a checkpoint holds
     if args is None:
         args = _as_dict(cfg.get("model"))   # fairseq since 2020 keeps them there
     ports = "model_states" in keys          # the two that need no fairseq
-    weights = keys["model_states"] if ports else keys.get("model")
+    weights: Any = keys["model_states"] if ports else keys.get("model")
     fairseq, first, second = PROGRAMS
     newest = second if isinstance(keys.get("args"), dict) else first
     program = newest if ports else fairseq
@@ -212,6 +212,7 @@ def _number(args: dict, *names: str) -> int | None: # None: none of the names is
         if type(args[name]) is not int:
             raise UserError(f"its arguments say {name} {args[name]!r}, which is no number")
         return args[name]
+    return None
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-025c
 def padding_id(ours: dict, # our names -> tensors

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from huggingface_hub import constants, get_session, snapshot_download
 from safetensors.torch import load_file
-from transformers import MPNetConfig
+from transformers import MPNetConfig, PreTrainedTokenizerFast
 
 from .configuration import ModelConfig, UserError
 from .export import KEPT, OUR_NAMES, quiet_transformers
-from .export import to_huggingface  # the way there: both are found here
+from .export import to_huggingface as to_huggingface  # the way there
 from annotated_mpnet.foreign import (
     BIASES, EMBEDDINGS, as_floats, check_shapes, damaged_record, resized, sizes, some,
 )
@@ -115,7 +115,7 @@ def read_weights(folder: Path, # with a model
     files = weight_files(folder)
     if not files:
         raise UserError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
-    weights = {}
+    weights: dict[Any, torch.Tensor] = {}
     for path in files:
         if name := damaged_record(path):
             raise UserError(f"{path} is damaged: {name} in it is not as it was written; "
@@ -260,7 +260,7 @@ def _check_fit(weights: dict, config: ModelConfig, has_head: bool) -> None: # by
 
 
 def read_huggingface(name_or_folder: str | Path, # that save_pretrained wrote, or on the Hub
-                    ) -> tuple[ModelConfig, dict, Any]: # weights by our names; tokenizer or None
+                    ) -> tuple[ModelConfig, dict, PreTrainedTokenizerFast | None]: # weights: ours
     "What a `transformers` MPNet is made of; a language model head may be missing."
     folder = locate(name_or_folder)
     config, tied, buckets = config_of(folder)
@@ -285,7 +285,7 @@ def read_huggingface(name_or_folder: str | Path, # that save_pretrained wrote, o
 
 
 def from_huggingface(name_or_folder: str | Path, # that save_pretrained wrote, or on the Hub
-                    ) -> tuple[MPNetForPretraining, Any]: # in eval mode; its tokenizer, or None
+                    ) -> tuple[MPNetForPretraining, PreTrainedTokenizerFast | None]: # in eval mode
     "A `transformers` MPNet, with or without its language model head, as one of ours."
     config, weights, tokenizer = read_huggingface(name_or_folder)
     model = MPNetForPretraining(config)

@@ -8,7 +8,9 @@ __all__ = ['ACTIVATION_FUNCTIONS', 'MPNetEmbeddings', 'MPNetLayer', 'MPNetEncode
 
 # %% ../nbs/06_model.ipynb #06-003
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,9 @@ from .configuration import ModelConfig, UserError
 from .fast_attention import Dropout, fast_bias
 from .objectives import n_columns
 from .positions import RelativePositionBias
+
+if TYPE_CHECKING:  # it takes a second to import, and is only a type here
+    from transformers import PreTrainedTokenizerBase
 
 # %% ../nbs/06_model.ipynb #06-008
 class MPNetEmbeddings(nn.Module):
@@ -74,7 +79,7 @@ class MPNetLayer(nn.Module):
     def forward(self,
                 x: torch.Tensor,    # (batch, rows, dim)
                 n_keys: int,        # the first so many rows are attended to
-                bias,               # (batch, heads, rows, n_keys) for the scores, or a function
+                bias: torch.Tensor | Callable, # (batch, heads, rows, n_keys) for the scores
                 first_row: int = 0, # rows before this one are keys only
                ) -> torch.Tensor:   # (batch, rows - first_row, dim)
         "One step of the encoder, for content and query rows alike."
@@ -97,14 +102,15 @@ class MPNetEncoder(nn.Module):
         self.normalize_before = config.normalize_before
         self.embedding_norm = config.embedding_norm
         self.gradient_checkpointing = False
-        self.bias = dense_bias
+        self.bias: Callable = dense_bias
         self.embeddings = MPNetEmbeddings(config)
         self.dropout = Dropout(config.dropout)
         layers = nn.ModuleList([MPNetLayer(config) for _ in range(config.encoder_layers)])
         biases = RelativePositionBias(config.relative_attention_num_buckets,
                                       config.encoder_attention_heads,
                                       config.relative_attention_max_distance)
-        self.encoder = nn.ModuleDict({"layer": layers, "relative_attention_bias": biases})
+        parts = {"layer": layers, "relative_attention_bias": biases}
+        self.encoder: Any = nn.ModuleDict(parts)  # PyTorch gives its parts no types
         if config.embedding_norm:
             norm = nn.LayerNorm(config.encoder_embed_dim, eps=config.layer_norm_eps)
             self.encoder["LayerNorm"] = norm
@@ -260,7 +266,7 @@ class MPNetForPretraining(MPNetWithHead):
 # %% ../nbs/06_model.ipynb #06-029
 @torch.no_grad()
 def fill_mask(model: MPNetForPretraining, # in eval mode
-              tokenizer,                  # the one that it was trained with
+              tokenizer: "PreTrainedTokenizerBase", # the one that it was trained with
               text: str,                  # with one or more mask tokens in it
               top_k: int = 5,             # how many tokens for each
              ) -> list[list[tuple[str, float]]]: # for each mask its best tokens, with probabilities
@@ -293,8 +299,8 @@ _PARTS = { # what a parameter's name holds -> the part of the model
 }
 
 
-def parameter_counts(model: nn.Module,   # any of ours
-                    ) -> dict[str, int]: # part of the model -> number of parameters
+def parameter_counts(model: MPNetWithHead, # any of ours
+                    ) -> dict[str, int]:   # part of the model -> number of parameters
     "A summary of the model: the parameters of each part, without the vocabulary's padding rows."
     config = model.config
     counts = dict.fromkeys(_PARTS.values(), 0)

@@ -7,12 +7,16 @@ __all__ = ['TEXTS', 'sample_batch', 'difference', 'obstacles']
 
 # %% ../nbs/10c_beyond_transformers.ipynb #10c-004
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from .configuration import ModelConfig
 from .model import MPNetForPretraining
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # %% ../nbs/10c_beyond_transformers.ipynb #10c-009
 TEXTS = (  # what both sides read when they are compared
@@ -32,13 +36,13 @@ def _random_ids(config: ModelConfig, n: int) -> torch.Tensor: # (n,)
     return ids
 
 
-def _ids(tokenizer, text: str, longest: int) -> torch.Tensor: # (length,)
+def _ids(tokenizer: "PreTrainedTokenizerBase", text: str, longest: int) -> torch.Tensor: # (length,)
     encoded = tokenizer(text, truncation=True, max_length=longest, verbose=False)
     return torch.tensor(encoded["input_ids"])
 
 
 def sample_batch(config: ModelConfig, # of the model that reads it
-                 tokenizer=None,      # None: random ids
+                 tokenizer: "PreTrainedTokenizerBase | None" = None, # None: random ids
                 ) -> tuple[torch.Tensor, torch.Tensor]: # (2, length) ids and mask
     "A short text and one as long as the model can read, up to 512 tokens."
     longest = min(config.max_positions, 512)
@@ -62,7 +66,7 @@ def sample_batch(config: ModelConfig, # of the model that reads it
 @torch.no_grad()
 def difference(ours: MPNetForPretraining, # in eval mode, on the CPU
                theirs: nn.Module,         # what transformers loaded
-               tokenizer=None,            # None: compare on random ids
+               tokenizer: "PreTrainedTokenizerBase | None" = None, # None: on random ids
               ) -> float:                 # the largest difference of two logits
     "How far the logits of two models are apart, over the vocabulary and all real tokens."
     ids, mask = sample_batch(ours.config, tokenizer)

@@ -45,6 +45,7 @@ def learning_rate(update: int,            # updates done so far: 0 at the first
                  ) -> float:              # the learning rate of the next update
     "Linear warmup, then polynomial decay."
     warmup, total = config.warmup_updates, config.total_updates
+    assert warmup is not None  # checked
     if update < warmup: return config.lr * (update + 1) / warmup
     left = max(0, total - update) / max(1, total - warmup)
     end = config.end_learning_rate

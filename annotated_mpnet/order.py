@@ -32,7 +32,7 @@ def shuffled(positions: np.ndarray, # int, any shape, each in [0, n)
     low = np.uint64((1 << int(half)) - 1)
     keys = np.random.Philox(key=seed, counter=[0, 1, 0, cycle]).random_raw(rounds)
     x = np.asarray(positions).astype(np.uint64).ravel()
-    outside = slice(None)
+    outside: slice | np.ndarray = slice(None)
     while len(x[outside]):
         left, right = x[outside] >> half, x[outside] & low
         for key in keys:

@@ -11,7 +11,9 @@ import ast
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,8 +40,9 @@ class AnnotatedMPNetConfig(PretrainedConfig):
     def __init__(self, pad_token_id=1, **kwargs):
         for name, value in self.fallback.items():
             setattr(self, name, kwargs.pop(name, value))
+        kwargs["pad_token_id"] = pad_token_id
         kwargs["max_position_embeddings"] = self.max_positions + 2  # as transformers counts them
-        super().__init__(pad_token_id=pad_token_id, **kwargs)
+        super().__init__(**kwargs)
 
     @property
     def padded_vocab_size(self):  # the table of an exported model has no padding rows
@@ -52,10 +55,12 @@ class AnnotatedMPNetPreTrainedModel(PreTrainedModel):
     base_model_prefix = "mpnet"
 
     def get_input_embeddings(self):
-        return self.base_model.embeddings.word_embeddings
+        encoder: Any = self.base_model
+        return encoder.embeddings.word_embeddings
 
     def set_input_embeddings(self, table):
-        self.base_model.embeddings.word_embeddings = table
+        encoder: Any = self.base_model
+        encoder.embeddings.word_embeddings = table
 
 # %% ../nbs/10d_own_code.ipynb #10d-010
 class AnnotatedMPNetModel(AnnotatedMPNetPreTrainedModel):
@@ -79,7 +84,8 @@ class AnnotatedMPNetModel(AnnotatedMPNetPreTrainedModel):
         real = input_ids != self.config.pad_token_id
         positions = (real.cumsum(1) * real - 1).clamp(min=-1)  # padding: -1, row 1 of the table
         in_order = torch.arange(length, device=input_ids.device)[None]
-        hidden = MPNetEncoder.forward(self, input_ids, positions, attends, distances_from=in_order)
+        encode: Callable = MPNetEncoder.forward  # all that it asks of `self` is here, too
+        hidden = encode(self, input_ids, positions, attends, distances_from=in_order)
         return BaseModelOutput(last_hidden_state=hidden) if return_dict else (hidden,)
 
 
@@ -108,6 +114,8 @@ _HEAD = '''"""MPNet as annotated-mpnet computes it, with what transformers' own 
 Needs only torch and transformers.
 """
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -141,7 +149,7 @@ def _definitions(source: str) -> dict[str, str]: # name -> its code
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             name = node.name
         elif isinstance(node, ast.Assign):
-            name = getattr(node.targets[0], "id", None)
+            name = getattr(node.targets[0], "id", "")
         else:
             continue
         found[name] = "\n".join(lines[node.lineno - 1:node.end_lineno])
@@ -163,6 +171,7 @@ def code_of(folder: Path, # with a modelling file
            ):             # its module
     "Import a modelling file from its folder, without a trace in Python's or transformers' caches."
     spec = importlib.util.spec_from_file_location("annotated_mpnet_exported", folder / CODE_FILE)
+    assert spec is not None and spec.loader is not None  # it is a file of Python
     module = importlib.util.module_from_spec(spec)
     before = sys.dont_write_bytecode
     sys.dont_write_bytecode = True

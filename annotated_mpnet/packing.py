@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 # %% ../nbs/07e_packing.ipynb #07e-007
 def global_batches(ids: list[list[int]], # tokenized samples
@@ -49,7 +50,7 @@ def pack(sentences: Iterable[list[list[int]]], # of each document, the ids of it
         yield first, row
 
 
-def _sentence_ids(tokenizer,            # of load_tokenizer
+def _sentence_ids(tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                   texts: list[str],     # documents
                   at_once: int,         # documents to tokenize in one go
                  ) -> Iterator[list[list[int]]]: # of each document, the ids of its sentences
@@ -65,7 +66,7 @@ def _sentence_ids(tokenizer,            # of load_tokenizer
         yield from ([next(rest) for _ in document] for document in documents)
 
 
-def pack_texts(tokenizer,            # of load_tokenizer
+def pack_texts(tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                texts: list[str],     # documents
                max_tokens: int,      # longest row
                at_once: int = 256,   # documents to tokenize in one go

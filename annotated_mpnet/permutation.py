@@ -8,6 +8,7 @@ __all__ = ['draw_uniforms', 'permute_words', 'corrupt', 'layout', 'columns', 'Ma
 # %% ../nbs/03_permutation.ipynb #03-003
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from .configuration import UserError
 from .objectives import OBJECTIVES
@@ -78,7 +79,8 @@ def columns(whole: np.ndarray, # (batch, T) something about the context, then th
     return torch.from_numpy(np.concatenate(blocks, axis=1))
 
 # %% ../nbs/03_permutation.ipynb #03-027
-def _check(tokenizer, objective, seed, pred_prob, keep_prob, rand_prob):
+def _check(tokenizer: PreTrainedTokenizerFast, objective: str, seed: int,
+           pred_prob: float, keep_prob: float, rand_prob: float) -> None:
     "What a collator can't work with is refused."
     if tokenizer.mask_token_id is None or tokenizer.pad_token_id is None:
         raise UserError("the tokenizer has no mask token or no padding token; MPNet needs both")
@@ -120,7 +122,7 @@ def _shuffle_targets(places,   # (batch, T); the targets' are changed
 class MaskedPermutedCollator:
     "Examples in, a permuted batch out; seed, epoch and sample id decide, not the batch."
     def __init__(self,
-                 tokenizer,                    # gives special ids, and which tokens begin a word
+                 tokenizer: PreTrainedTokenizerFast, # tells special ids and where words begin
                  objective: str = "mpnet",     # mpnet, mlm or plm
                  seed: int = 0,                # the run's seed
                  pred_prob: float = 0.15,      # share of the predictable tokens that is predicted

@@ -9,7 +9,7 @@ __all__ = ['PATIENCE', 'MARKER', 'Ranks', 'Losses', 'idle_batch', 'launch_name',
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from .model import MPNetForPretraining
 from .objectives import n_columns
 
 # %% ../nbs/08b_ranks.ipynb #08b-007
@@ -50,7 +51,7 @@ class Ranks:
         if self.watch:
             self.watch.mark()
 
-    def gather(self, numbers: list[float]) -> torch.Tensor: # (size, n) float64, a row for each rank
+    def gather(self, numbers: Sequence[float]) -> torch.Tensor: # (size, n) float64, a row a rank
         "Everybody's numbers, for everybody."
         mine = torch.tensor(numbers, dtype=torch.float64)
         if self.group is None:
@@ -108,7 +109,7 @@ class Ranks:
 class Losses(nn.Module):
     "The losses of a model as a forward pass: DDP and FSDP act on what goes through `forward`."
 
-    def __init__(self, model: nn.Module): # an MPNetForPretraining
+    def __init__(self, model: MPNetForPretraining):
         super().__init__()
         self.model = model
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .configuration import (
     DEFAULT_DATASET, FIELDS, ModelConfig, PretrainConfig, UserError, flag, read_value)
@@ -24,7 +24,7 @@ class Rule(NamedTuple):
     broken: Callable[[PretrainConfig], str | None] # what is wrong with a configuration, or None
 
 
-RULES_BETWEEN = []  # of `Rule`
+RULES_BETWEEN: list[Rule] = []
 
 
 def rule(text: str,      # what the rule says, for the reference page
@@ -50,6 +50,7 @@ def _model_shape(config) -> str | None:
         ModelConfig.from_pretrain(config, vocab_size=2)
     except UserError as error:
         return str(error)
+    return None
 
 
 @rule("Leave --max-positions unset, unless a later phase will train on longer texts: then give "
@@ -58,6 +59,7 @@ def _enough_positions(config) -> str | None:
     if (config.max_positions or config.max_tokens) < config.max_tokens:
         return (f"--max-positions {config.max_positions} is below --max-tokens "
                 f"{config.max_tokens}; set --max-tokens alone")
+    return None
 
 # %% ../nbs/01c_rules.ipynb #01c-010
 @rule("One update takes --batch-size times --update-freq times the number of devices sequences.")
@@ -71,12 +73,14 @@ def _shares(config) -> str | None:
     keep, rand = config.keep_prob, config.rand_prob
     if keep + rand > 1:
         return f"--keep-prob {keep} and --rand-prob {rand} add up to more than 1"
+    return None
 
 
 @rule("--return-mlm goes with --objective mpnet.")
 def _auxiliary_loss(config) -> str | None:
     if config.return_mlm and config.objective != "mpnet":
         return f"--return-mlm goes with --objective mpnet, not {config.objective}"
+    return None
 
 
 @rule("--attention-backend flex has no dropout on attention weights: it goes with "
@@ -85,12 +89,14 @@ def _flex_without_dropout(config) -> str | None:
     if config.attention_backend == "flex" and config.attention_dropout:
         return ("--attention-backend flex can't drop attention weights: give "
                 f"--attention-dropout 0 with it, not {config.attention_dropout}")
+    return None
 
 
 @rule("--end-learning-rate can't be above --lr.")
 def _learning_rate_falls(config) -> str | None:
     if config.end_learning_rate > config.lr:
         return f"--end-learning-rate {config.end_learning_rate} is above --lr {config.lr}"
+    return None
 
 # %% ../nbs/01c_rules.ipynb #01c-012
 @rule("--hf-model-path and --resume exclude each other: both say where the first weights come "
@@ -99,6 +105,7 @@ def _one_origin(config) -> str | None:
     if config.hf_model_path and config.resume:
         return ("--hf-model-path and --resume both say where the first weights come from; "
                 "give one of them")
+    return None
 
 
 @rule("Only a checkpoint that was saved with --save-optimizer-state is gone on from exactly; any "
@@ -129,6 +136,7 @@ def _split_or_compiled(config) -> str | None:
     "Whether torchrun is there is decided by the trainer, lesson 12."
     if config.fsdp and config.compile:
         return "--compile does not go with --fsdp; leave one of them out"
+    return None
 
 
 NEEDS = {"resume_checkpoint": "resume",
@@ -141,6 +149,7 @@ def _companions(config) -> str | None:
     for name, needed in NEEDS.items():
         if getattr(config, name) and not getattr(config, needed):
             return f"{flag(name)} needs {flag(needed)}"
+    return None
 
 
 @rule("--checkpoint-dir and --tensorboard-log-dir are folders, or names that are free for one.")
@@ -150,6 +159,7 @@ def _nothing_in_the_way(config) -> str | None:
         for part in (path, *path.parents):
             if part.is_file():
                 return f"{flag(name)} {path} can't be a folder: {part} is a file"
+    return None
 
 # %% ../nbs/01c_rules.ipynb #01c-016
 FILES = ("train_dir", "valid_file", "test_file")
@@ -164,6 +174,7 @@ def _all_three_files(config) -> str | None:
     missing = [flag(name) for name in FILES if getattr(config, name) is None]
     if given and missing and not config.dataset_name:
         return f"{' and '.join(given)} also needs {' and '.join(missing)}"
+    return None
 
 
 def choose_source(config: PretrainConfig, # changed in place: what isn't used becomes None
@@ -206,10 +217,12 @@ def check(config: PretrainConfig, # a run's arguments
     "Check the arguments one by one and against each other, and work out the unset ones."
     read = {name: read_value(f, getattr(config, name)) for name, f in FIELDS.items()}
     config = replace(config, **read)
-    refuse(replace(config, **dict.fromkeys(FILES)) if own_data else config)
+    no_files: dict[str, Any] = dict.fromkeys(FILES)
+    refuse(replace(config, **no_files) if own_data else config)
     if not own_data:
         choose_source(config)
     _work_out(config)
+    assert config.warmup_updates is not None and config.max_positions is not None
     if config.warmup_updates > config.total_updates:
         logger.warning("--warmup-updates %d is above --total-updates %d: "
                        "the learning rate never reaches its peak",

@@ -106,8 +106,7 @@ class Run:
         config, device = start.config, start.device
         self.start = start
         self.bfloat16 = use_bfloat16(device, config.precision)
-        half = dict(dtype=torch.bfloat16, enabled=self.bfloat16)
-        self.autocast = torch.autocast(device.type, **half)
+        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
         self.model = start.model
         equip(self.model, config)
         if device.type == "cpu":
@@ -192,6 +191,7 @@ def restore(run: Run,
            ) -> None:
     "Put back what a checkpoint remembers."
     state, path, device = content["state"], run.start.path, run.start.device
+    assert path is not None  # the content is that of a checkpoint
     run.update, run.metrics = content["update"], dict(content["metrics"])
     moments = run.start.spread.moments(run.optimizer, state["optimizer"], path)
     run.optimizer.load_state_dict(moments)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 import torch
 
@@ -61,7 +61,7 @@ _PLAIN = (int, float, bool, str, NoneType)
 def tensor_bytes(content: dict, # what is to be written
                 ) -> int:       # bytes of all tensors in it, each storage counted once
     "How much will be written; TypeError for what could not be read again without running code."
-    storages = {}
+    storages: dict[tuple, int] = {}
     todo = [("content", content)]
     while todo:
         name, x = todo.pop()
@@ -84,7 +84,7 @@ class HashingWriter:
     def __init__(self, file: BinaryIO):
         self.file = file
         self.digest = hashlib.sha256()
-        self.error = None
+        self.error: BaseException | None = None
 
     def write(self, data) -> int: # bytes written
         try:
@@ -106,7 +106,7 @@ def write_sealed(path: Path,    # the file to make
     with path.open("wb") as file:
         writer = HashingWriter(file)
         try:
-            torch.save(content, writer)
+            torch.save(content, cast(IO[bytes], writer))  # it needs no other method
         except RuntimeError:
             if writer.error is None: raise
         if writer.error is not None: raise writer.error
@@ -189,7 +189,7 @@ def remove_leftovers(folder: Path, # of a run
             pass
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-029
-def _names_in(file: BinaryIO) -> Iterator[str]: # of pickles, in a zip or one after the other
+def _names_in(file: IO[bytes]) -> Iterator[str]: # of pickles, in a zip or one after the other
     "The functions and classes that pickles ask for, by reading their instructions alone."
     texts: list[str] = []
     if zipfile.is_zipfile(file):

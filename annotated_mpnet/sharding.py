@@ -30,7 +30,9 @@ def sharded(model: MPNetForPretraining, # whole, the same on every rank
     mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in model.mpnet.encoder["layer"]:
         fully_shard(layer, mesh=mesh)
-    return fully_shard(Losses(model), mesh=mesh)  # all the rest: embeddings, biases, head
+    losses = Losses(model)
+    fully_shard(losses, mesh=mesh)  # all the rest: embeddings, biases, head
+    return losses
 
 
 def whole(x: Any,            # a tensor, sharded or not, or lists and dictionaries of tensors
@@ -49,9 +51,9 @@ def whole(x: Any,            # a tensor, sharded or not, or lists and dictionari
 
 def _cut(x: Any, like: torch.Tensor) -> Any: # x: of an optimizer's state; like: its parameter
     "The shards of a whole tensor that belong to those of a parameter; anything else as it is."
-    fits = isinstance(like, DTensor) and torch.is_tensor(x) and x.shape == like.shape
-    if not fits: return x
-    return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
+    if isinstance(like, DTensor) and torch.is_tensor(x) and x.shape == like.shape:
+        return distribute_tensor(x.to(like.device), like.device_mesh, like.placements)
+    return x
 
 
 def split_like(optimizer: torch.optim.Optimizer, # of the model, sharded or not
@@ -82,7 +84,7 @@ def write_shards(folder: Path, # there, empty
         raise OSError(getattr(reason, "errno", None), words) from error
     files = sorted(folder.iterdir())
     mine = {path.name: checksum(path) for path in files[ranks.rank::ranks.size]}
-    checksums = {}
+    checksums: dict[str, str] = {}
     for part in ranks.collect(mine):
         checksums |= part
     return checksums
@@ -128,14 +130,14 @@ def read_shards(folder: Path,         # of `write_shards`
     "Each rank reads what it needs, whoever has written it."
     reader = _PlainReader(folder)
     stored = reader.read_metadata().state_dict_metadata  # refused here, and not deep in PyTorch
-    everything = into is None
-    if everything:
-        into = {name: torch.empty(x.size, dtype=x.properties.dtype)
-                for name, x in stored.items() if name.startswith(prefix)}
+    tensors = into
+    if tensors is None:
+        tensors = {name: torch.empty(x.size, dtype=x.properties.dtype)
+                   for name, x in stored.items() if name.startswith(prefix)}
     with warnings.catch_warnings(action="ignore"):
-        dcp.load(into, storage_reader=reader, process_group=group, no_dist=group is None)
-    if not everything: return into
-    return {name.removeprefix(prefix): x for name, x in into.items()}
+        dcp.load(tensors, storage_reader=reader, process_group=group, no_dist=group is None)
+    if into is not None: return tensors
+    return {name.removeprefix(prefix): x for name, x in tensors.items()}
 
 
 def read_moments(folder: Path,                     # of `write_shards`

@@ -48,6 +48,7 @@ def open_dataset(config: PretrainConfig, # checked: dataset_name, dataset_config
     # -> datasets.IterableDataset, the names of its columns, the files of its shards or None
     "The part of a dataset to train on, as a stream; a local folder, or a name on the Hub."
     import datasets # here: it takes a second
+    assert config.dataset_name is not None
     name, folder = config.dataset_name, Path(config.dataset_name).expanduser()
     noise = logging.getLogger("datasets")
     if complaints not in noise.handlers:
@@ -77,6 +78,7 @@ def _name_of(config: PretrainConfig,
              files: list[str] | None, # of the dataset
             ) -> str: # which data a position belongs to
     name = config.dataset_name
+    assert name is not None
     if files is None or Path(name).exists():
         name = Path(name).name
     about = [name, config.dataset_config_name, f"column {config.text_field}",

@@ -39,8 +39,8 @@ class OneProcess:
         return Losses(model.to(device))
 
     def micro_batch(self,
-                    losses: nn.Module, # of `place`
-                    last: bool,        # the last micro-batch of its update
+                    losses: Any, # what `place` gave
+                    last: bool,  # the last micro-batch of its update
                    ): # a context
         "Around the forward and the backward pass of one micro-batch."
         return nullcontext()
@@ -49,11 +49,11 @@ class OneProcess:
         "The norm of the whole gradient."
         return norm
 
-    def evaluated(self, losses: nn.Module) -> nn.Module: # of `place`
+    def evaluated(self, losses: Any) -> nn.Module: # losses: what `place` gave
         "What an evaluation goes through."
         return losses.model
 
-    def release(self, losses: nn.Module) -> None: # of `place`
+    def release(self, losses: Any) -> None: # losses: what `place` gave
         "After an evaluation."
 
     def moments(self,
@@ -84,10 +84,10 @@ class Replicas(OneProcess):
     def place(self, model: MPNetForPretraining, device: torch.device) -> nn.Module:
         return DistributedDataParallel(super().place(model, device), gradient_as_bucket_view=True)
 
-    def micro_batch(self, losses: nn.Module, last: bool):
+    def micro_batch(self, losses: Any, last: bool):
         return nullcontext() if last else losses.no_sync()
 
-    def evaluated(self, losses: nn.Module) -> nn.Module:
+    def evaluated(self, losses: Any) -> nn.Module:
         return losses.module.model
 
 # %% ../nbs/09b_spread.ipynb #09b-013
@@ -103,13 +103,13 @@ class Shards(OneProcess):
         from annotated_mpnet.sharding import sharded  # here: it takes a while to import
         return sharded(model, device)
 
-    def norm(self, norm: torch.Tensor) -> torch.Tensor:
+    def norm(self, norm: Any) -> torch.Tensor: # norm: a DTensor
         return norm.full_tensor()
 
-    def evaluated(self, losses: nn.Module) -> nn.Module:
+    def evaluated(self, losses: Any) -> nn.Module:
         return losses
 
-    def release(self, losses: nn.Module) -> None:
+    def release(self, losses: Any) -> None:
         losses.reshard()
 
     def moments(self, optimizer: torch.optim.Optimizer, saved: dict, path: Path) -> dict:

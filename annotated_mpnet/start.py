@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from .checkpoints import (
     choose_checkpoint, interval_checkpoints, interval_number, is_ours, read_checkpoint,
@@ -83,7 +84,7 @@ def fit_to_model(config: PretrainConfig, # as the user gave it, perhaps carried 
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-013
 def same_vocabulary(model: ModelConfig, # of the weights to begin from
-                    tokenizer,          # to train with
+                    tokenizer: PreTrainedTokenizerFast, # to train with
                     origin: Any,        # where the weights are from, for messages
                     remarks: Remarks,   # gets a warning
                    ) -> None:
@@ -148,7 +149,7 @@ class Origin(NamedTuple):
     name: Any           # where it is from, for messages
     model: ModelConfig
     weights: dict       # our names -> tensors
-    tokenizer: Any      # None: it has none
+    tokenizer: PreTrainedTokenizerFast | None
     path: Path | None = None   # of a checkpoint
     content: dict | None = None # of a checkpoint, where its whole state is resumed
 
@@ -178,7 +179,7 @@ def read_origin(config: PretrainConfig, # as the user gave it
 
 
 def build_model(config: PretrainConfig, # checked
-                tokenizer,              # of load_tokenizer
+                tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                 origin: Origin | None = None, # weights to begin from; None: fresh ones
                ) -> MPNetForPretraining:
     "A model with the run's dropout and objective; fresh weights are a function of the seed."
@@ -247,7 +248,7 @@ class Start:
     config: PretrainConfig        # checked, and never changed again
     given: frozenset[str]         # the arguments that the user gave
     model: MPNetForPretraining    # on the CPU
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerFast
     train: Batches                # at the position where the run begins
     valid: Batches
     test: Batches | None          # None: the caller has none
@@ -275,7 +276,7 @@ def check_texts(train, valid) -> None: # what the caller handed over
 
 
 def spread_of(config: PretrainConfig, # checked
-              given: set[str],        # what the user gave
+              given: frozenset[str],  # what the user gave
               ranks: Ranks,
              ) -> OneProcess:         # or one of the others
     "How the run is spread; a run that was split before may be resumed in one process."
@@ -291,24 +292,24 @@ def resolve(config: PretrainConfig, # as the user gave it
             remarks: Remarks,       # gets what the user should know
            ) -> PretrainConfig:     # checked; nothing in it is open any more
     "Arguments of the user, of the checkpoint and of the defaults, as one."
-    given, whole = given_names(config), bool(origin and origin.content)
-    if whole:
-        config = carry_over(config, origin.content["config"], origin.path, remarks)
+    given, content = given_names(config), origin and origin.content
+    if origin and content:
+        config = carry_over(config, content["config"], origin.path, remarks)
     if origin:
-        config = fit_to_model(config, given, origin.model, origin.name, whole)
+        config = fit_to_model(config, given, origin.model, origin.name, whole=bool(content))
     config = check(config, own_texts)
-    if whole and config.total_updates < origin.content["update"]:
+    if origin and content and config.total_updates < content["update"]:
         raise UserError(
-            f"--total-updates {config.total_updates} is below the {origin.content['update']} "
+            f"--total-updates {config.total_updates} is below the {content['update']} "
             f"updates that {origin.path} has behind it; it may grow, not shrink")
     return config
 
 
 def tokenizer_for(config: PretrainConfig, # checked
-                  given: set[str],        # what the user gave
+                  given: frozenset[str],  # what the user gave
                   origin: Origin | None,  # what the run begins from
-                  own=None,               # the caller's tokenizer
-                 ):                       # the tokenizer to train with
+                  own: PreTrainedTokenizerFast | None = None, # the caller's
+                 ) -> PreTrainedTokenizerFast: # to train with
     "The caller's tokenizer, else that of the weights, else that of --tokenizer-name."
     if own is not None:
         check_special_tokens(own, "that was given")
@@ -319,7 +320,7 @@ def tokenizer_for(config: PretrainConfig, # checked
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-025
 def batches_of(config: PretrainConfig, # checked
-               tokenizer,              # to train with
+               tokenizer: PreTrainedTokenizerFast, # to train with
                ranks: Ranks,           # that share each update
                train: Sequence | None, # the caller's documents; None: as config says
                valid: Sequence | None,
@@ -327,7 +328,7 @@ def batches_of(config: PretrainConfig, # checked
     "What a run learns from, and what it is measured on."
     size = config.batch_size * config.update_freq * ranks.size
     test = None
-    if train is None:
+    if train is None or valid is None:
         source, valid, test = load_data(config, size)
     else:
         source = Shuffled(train, config.seed, -(-config.buffer_size // size) * size)
@@ -338,7 +339,7 @@ def batches_of(config: PretrainConfig, # checked
 
 def resume_data(train: Batches, # of `batches_of`, at the beginning
                 content: dict,  # of a checkpoint with a whole state
-                path: Path,     # where it is, for the remark
+                path: Path | None, # where it is, for the remark
                 ranks: Ranks,
                ) -> Remarks:    # what is not exactly as it was
     "Take the batches to the position at which the checkpoint was saved."
@@ -358,13 +359,14 @@ def resume_data(train: Batches, # of `batches_of`, at the beginning
 def prepare(config: PretrainConfig,        # as the user gave it
             train: Sequence | None = None, # documents to train on; None: as config says
             valid: Sequence | None = None, # documents to validate on; given together with train
-            tokenizer=None,                # None: as config or checkpoint say
+            tokenizer: PreTrainedTokenizerFast | None = None, # None: as config or checkpoint say
             ranks: Ranks = Ranks(),        # that share the run; all of them call this
            ) -> Start:
     "Decide how a run begins, or say in one line why it can't."
     check_texts(train, valid)
     config = agreed(config, ranks)
-    given, remarks, device = frozenset(given_names(config)), [], choose_device(ranks)
+    given, device = frozenset(given_names(config)), choose_device(ranks)
+    remarks: Remarks = []
     if not config.resume and not config.overwrite:
         refuse_to_mix(config)  # before anything takes time
     origin = read_origin(config)

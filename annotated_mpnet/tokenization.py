@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import constants, get_session
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -43,7 +44,8 @@ def read_tokenizer(name: str | os.PathLike, # a folder, or a name on the Hub
                   ) -> PreTrainedTokenizerFast:
     "The tokenizer as transformers reads it; transformers 4 reads what transformers 5 saved."
     try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+        found = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+        return cast(PreTrainedTokenizerFast, found)
     except ValueError as error:
         if "TokenizersBackend" not in str(error):
             raise  # the name that transformers 5 gave the class

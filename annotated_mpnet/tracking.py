@@ -13,6 +13,7 @@ import re
 import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -160,7 +161,7 @@ class _Screen:
             console = Console(highlight=False, emoji=False, soft_wrap=True, force_jupyter=False)
         self.console = console
         self.live = console.is_terminal and not console.is_dumb_terminal and not quiet
-        self.widths = {}
+        self.widths: dict[str, int] = {}
         self.progress = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(),
             TextColumn("left: {task.fields[left]}"), TextColumn("{task.fields[status]}"),
@@ -200,7 +201,8 @@ class Tracker:
         self.start = start_update
         self.total = config.total_updates
         self.wandb_id = config.wandb_id or wandb_id  # for the checkpoint: None without W&B
-        self.writer = self.run = None
+        self.writer: Any = None  # TensorBoard's SummaryWriter
+        self.run: Any = None     # wandb.Run
         self.began = time.perf_counter()
         self.screen = _Screen(self.total, start_update, console, quiet)
 
@@ -259,8 +261,10 @@ class Tracker:
     @cached_property
     def _kept(self) -> set[tuple[str, int]]: # (name, update)
         "What an earlier process wrote to TensorBoard's files, up to start_update."
+        folder = self.config.tensorboard_log_dir
+        assert folder is not None  # where there is a writer
         self.writer.flush()
-        lines = read_scalars(self.config.tensorboard_log_dir).items()
+        lines = read_scalars(folder).items()
         return {(name, step) for name, line in lines for step, _ in line}
 
     def _record(self, update: int, metrics: dict[str, float]) -> None:

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from .checkpoints import load_model, prune
 from .configuration import PretrainConfig, UserError
@@ -251,7 +252,7 @@ def loop(run: Run,
             callback(run.update, means(Step(*(x.double().cpu()[None] for x in step)), run.lr))
         if due(run, config.logging_steps):
             log(run, tracker)
-        if due(run, config.eval_interval_steps):
+        if due(run, config.eval_interval_steps or 0):
             validate(run, tracker)
         if due(run, intervals):
             save_interval(run, tracker)
@@ -296,7 +297,7 @@ def prepare_and_train(config: PretrainConfig, callback: Callable | None, **given
 def pretrain(config: PretrainConfig,     # the arguments of the run
              train: Sequence | None = None, # documents to train on; None: as config says
              valid: Sequence | None = None, # documents to validate on; given together with train
-             tokenizer=None,             # None: as config says
+             tokenizer: PreTrainedTokenizerFast | None = None, # None: as config says
              callback: Callable | None = None, # callback(update, metrics) after each update
             ) -> dict:                   # the final metrics, and the paths of the checkpoints
     "Pretrain a model: the whole of `pretrain-mpnet`, from Python."

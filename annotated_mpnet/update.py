@@ -36,7 +36,9 @@ def counts_of(batches: list[dict],     # micro-batches
     for batch in batches:
         mask = batch["attention_mask"]
         predicted = int((batch["targets"] != -100).sum())
-        flops = update_flops(config, *mask.shape, batch["pred_size"], predicted, return_mlm)
+        sequences, columns = mask.shape
+        size = batch["pred_size"]
+        flops = update_flops(config, sequences, columns, size, predicted, return_mlm)
         found = predicted, int(mask.sum()), mask.numel(), batch["n_tokens"], flops
         total = Counts(*map(sum, zip(total, found)))
     return total
@@ -83,8 +85,8 @@ def finite_step(optimizer: torch.optim.AdamW, # fused
                ) -> torch.Tensor: # scalar, 1 where the step was done, 0 where it was skipped
     "An optimizer step that leaves all as it is if a number is not finite."
     finite = numbers.isfinite().all().float()
-    optimizer.grad_scale = None
-    optimizer.found_inf = 1 - finite
+    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    optimizer.found_inf = 1 - finite  # type: ignore[attr-defined]
     optimizer.step()
     return finite
 

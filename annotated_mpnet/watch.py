@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -66,8 +66,8 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.rank, self.size, self.store = rank, size, store
         self.over = threading.Event()
-        self.marks, self.limit = 0, PATIENCE
-        self.longest, self.since = 0.0, time.monotonic()
+        self.marks, self.longest, self.since = 0, 0.0, time.monotonic()
+        self.limit: float = PATIENCE
         self.settled = False      # the first update is done: compiling and warming up may take long
         self.advice = lambda: ""  # what to do when a rank is lost, in words
         self.beat(0)
@@ -200,7 +200,7 @@ def take_gpu() -> bool: # whether there are GPUs
 
 def begin_group(backend: str) -> None: # nccl or gloo
     "PyTorch's process group, by the environment that torchrun gives."
-    own = {}
+    own: dict[str, Any] = {}
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         # after a restart, the addresses of the dead are still in the launcher's store
         store = dist.PrefixStore(f"attempt/{restarts()}", new_store())

@@ -49,7 +49,7 @@ def train_tokenizer(texts: Iterable[str], # what to learn from
     "Learn a lower-cased WordPiece vocabulary from `texts`."
     normalizer = normalizers.BertNormalizer(lowercase=True)
     texts = [normalizer.normalize_str(text) for text in texts]
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
     kept = sorted(counts, key=lambda c: (-counts[c], c))[:max(64, vocab_size // 16)]
@@ -65,7 +65,7 @@ def train_tokenizer(texts: Iterable[str], # what to learn from
                                         special_tokens=first, show_progress=False)
     learner.train_from_iterator((text.translate(rare) for text in texts), trainer)
     vocabulary = learner.get_vocab()
-    return wrap_vocabulary([*sorted(vocabulary, key=vocabulary.get), "<mask>"])
+    return wrap_vocabulary([*sorted(vocabulary, key=vocabulary.__getitem__), "<mask>"])
 
 # %% ../nbs/02b_wordpiece.ipynb #02b-025
 @functools.cache

@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ class Share(IterableDataset):
             yield pickle.dumps(error)
 
 
-def _as_it_is(item: bytes) -> bytes:
+def _as_it_is(item: Any) -> Any:
     return item
 
 
@@ -67,9 +67,9 @@ def worker_loader(make: Callable[[int], Iterator], # number of a worker -> its i
 def in_turns(make: Callable[[int], Iterator], # number of a worker -> its items, without end
              workers: int,                    # processes to start; 0: none but this one
              ends: Callable[[Any], bool],     # whether an item ends a worker's turn
-            ) -> Iterator:                    # items
+            ) -> Generator:                   # items
     "The items of all workers in turns: worker 0, worker 1, and so on, again and again."
-    sources = [iter(worker_loader(make, i)) for i in range(workers)] or [make(0)]
+    sources: list[Iterator] = [iter(worker_loader(make, i)) for i in range(workers)] or [make(0)]
     turn = 0
     try:
         while True:

@@ -13,9 +13,9 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-CHILD = os.environ.get("ANNOTATED_MPNET_MEMORY")    # set in the processes that are measured: what to do, and with which folder
 from common import SHORT, long_documents, report
 
+CHILD = os.environ.get("ANNOTATED_MPNET_MEMORY")    # set in the processes that are measured: what to do, and with which folder
 SMALL, LARGE = 20_000_000, 200_000_000 if SHORT else 2_000_000_000
 BATCHES = 100 if SHORT else 200
 TASKS = {"index": "index the lines", "load": f"{BATCHES} batches of 16, of at most 512 tokens", "train": "train a tiny model, 20 updates"}

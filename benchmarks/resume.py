@@ -49,7 +49,7 @@ def open_batches(folder: Path) -> Batches: # micro-batches of 16
 def states_at(folder: Path) -> dict[float, dict]: # share of the stream -> the loader's state there
     "A state is the beginning of a block, and how far in the block the run had come: here in its middle."
     batches = open_batches(folder)
-    blocks = list((start, len(numbers)) for start, numbers, _ in batches.source.blocks(0))
+    blocks = [(start, len(numbers)) for start, numbers, _ in batches.source.blocks(0)]
     states = {}
     for place in PLACES:
         start, size = next((start, size) for start, size in reversed(blocks) if start["row"] <= place * DOCUMENTS)

@@ -152,7 +152,7 @@ def test_help_has_every_argument_under_its_heading():
     text = arguments.build_parser().format_help()
     places = [text.index(f"\n{heading}:\n") for heading in c.groups()]
     assert places == sorted(places)
-    for (heading, members), start, end in zip(c.groups().items(), places, [*places[1:], len(text)]):
+    for members, start, end in zip(c.groups().values(), places, [*places[1:], len(text)]):
         part = " ".join(text[start:end].split())
         for f in members:
             assert all(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", part) for name in c.names(f)), f.name
@@ -218,7 +218,7 @@ def test_order_of_sources(tmp_path):
     path = tmp_path / "run.yaml"
     for name, demo_value in c.DEMO_DEFAULTS.items():
         f = c.FIELDS[name]
-        plain = [w for w in words(f, f.default)] if f.default is not None else None
+        plain = words(f, f.default) if f.default is not None else None
         assert getattr(parse_args([]), name) == f.default
         assert getattr(parse_args(DEMO), name) == demo_value
         if plain: # asking for the plain default is asking

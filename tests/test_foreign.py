@@ -355,7 +355,7 @@ def test_a_damaged_record_is_found_in_what_is_trusted(name, tmp_path):
     rng = random.Random(name)
     with zipfile.ZipFile(FIXTURES / f"{name}.pt") as archive:
         records = [(info.filename, info.header_offset, info.file_size) for info in archive.infolist() if info.file_size > 100]
-    for record, begin, size in rng.sample(records, 20):
+    for _, begin, size in rng.sample(records, 20):
         raw = bytearray((FIXTURES / f"{name}.pt").read_bytes())
         raw[begin + 160 + rng.randrange(size - 100)] ^= 1 << rng.randrange(8)
         (tmp_path / "x.pt").write_bytes(raw)

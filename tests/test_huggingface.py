@@ -171,7 +171,7 @@ def save_theirs(model,     # of transformers
     "What save_pretrained writes, of today and, for .bin, of earlier versions, which kept both names of tied tensors."
     model.save_pretrained(folder, max_shard_size="20KB" if sharded else "5GB")
     if kind == "safetensors": return
-    names = [path for path in Path(folder).glob("*.safetensors")]
+    names = list(Path(folder).glob("*.safetensors"))
     state = {name: x for path in names for name, x in load_file(path).items()}
     for path in names: path.unlink()
     (Path(folder) / "model.safetensors.index.json").unlink(missing_ok=True)
@@ -349,7 +349,7 @@ def test_shards_outside_of_the_folder_are_not_read(tmp_path):
     index = json.loads(path.read_text())
     shutil.move(tmp_path / "theirs/pytorch_model-00001-of-00003.bin", tmp_path / "outside.bin")
     for elsewhere in ("../outside.bin", str(tmp_path / "outside.bin"), "absent.bin"):
-        path.write_text(json.dumps({"weight_map": {name: elsewhere for name in index["weight_map"]}}))
+        path.write_text(json.dumps({"weight_map": dict.fromkeys(index["weight_map"], elsewhere)}))
         with pytest.raises(UserError, match="lacks parts"): from_huggingface(tmp_path / "theirs")
 
 

@@ -187,6 +187,7 @@ def test_wheel_says_what_it_needs(wheel):
         text = archive.read(info).decode()
         commands = archive.read(info.replace("METADATA", "entry_points.txt")).decode()
         assert {n.split("/")[0] for n in archive.namelist()} == {PACKAGE, info.split("/")[0]}
+        assert f"{PACKAGE}/py.typed" in archive.namelist()  # others' type checkers read our annotations
     assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {"dev", "notebooks", "wandb"}
     always = {project(r) for r in re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)}
     assert always == {project(r) for r in setting("requirements")}

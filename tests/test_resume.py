@@ -220,12 +220,12 @@ def test_workers_end_with_a_process_that_forgot_them(place):
     finished(arguments(FILES), place, """
 import sys
 from annotated_mpnet import cli, data, permutation, tokenization
-tokenizer = tokenization.load_tokenizer(%r, 24)
+tokenizer = tokenization.load_tokenizer(TOKENIZER, 24)
 batches = data.Batches(data.Shuffled(["a text", "another text"] * 50), tokenizer, permutation.MaskedPermutedCollator(tokenizer), 2, 24, num_workers=1)
 sys.kept = iter(batches)
 next(sys.kept)
 cli.main = lambda argv: 0
-""" % TOKENIZER[1])                                                       # which fails where the run doesn't end
+""".replace("TOKENIZER", repr(TOKENIZER[1])))   # which fails where the run doesn't end
 
 
 def test_a_second_ctrl_c_ends_at_once(place):

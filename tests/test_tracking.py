@@ -235,11 +235,15 @@ def wandb_records(path: Path): # a .wandb file -> its records: LevelDB's log for
     data, at, parts = path.read_bytes(), 7, []
     assert data[:4] == b":W&B"
     while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7: at += 32768 - at % 32768; continue  # too little left of the block for a record's head
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue  # too little was left of the block for a record's head
         size, kind = struct.unpack("<HB", data[at + 4:at + 7])
         parts.append(data[at + 7:at + 7 + size])
         at += 7 + size
-        if kind in (1, 4): yield Record.FromString(b"".join(parts)); parts = []   # a whole record, or the last part of one
+        if kind in (1, 4):   # a whole record, or the last part of one
+            yield Record.FromString(b"".join(parts))
+            parts = []
 
 
 def wandb_history(folder: Path) -> list[dict]: # rows of all files, in the order of their folders
@@ -356,7 +360,7 @@ def test_wandb_calls(monkeypatch, watch):
             assert asked == ["by-hand"] and tracker.wandb_id == "made-up"   # the command line's wins
             tracker.watch(model := torch.nn.Linear(1, 1))
             tracker.log(5, TRAIN)
-            1 / 0
+            raise ZeroDivisionError
     assert run.rows == [(5, TRAIN)] and run.code == 1
     assert run.watched == ([(model, dict(log="gradients", log_freq=20))] if watch else []) # hooks count micro-batches
 

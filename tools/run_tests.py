@@ -1,7 +1,7 @@
-"""`make test`: three steps, each timed; any that fails makes the whole fail, and the others still run.
+"""`make test`: four steps, each timed; any that fails makes the whole fail, and the others still run.
 
-    python tools/run_tests.py                           all three
-    python tools/run_tests.py tests                     one of them: in-step, notebooks, tests
+    python tools/run_tests.py                           all four
+    python tools/run_tests.py tests                     one of them: in-step, lint, notebooks, tests
     python tools/run_tests.py --cpu avx2 --threads 2    as on another machine: instruction set and threads
 """
 import argparse
@@ -72,6 +72,15 @@ def in_step(env: dict[str, str]) -> bool:
     return run(env, sys.executable, "tools/in_step.py")
 
 
+def lint(env: dict[str, str]) -> bool:
+    "Ruff finds no mistake, and mypy no annotation of the package that isn't true (pyproject.toml)."
+    clean = run(env, sys.executable, "-m", "ruff", "check", "--output-format", "concise")
+    typed = run(env, sys.executable, "-m", "mypy")
+    if not (clean and typed):
+        print("change the line; one of annotated_mpnet/ in its notebook, then run `make notebooks`")
+    return clean and typed
+
+
 def measured(command: list, folder: Path, env: dict[str, str]) -> tuple[int, str, float]:
     "Exit code, output and CPU seconds (of its children, too) of a command that may hang."
     with tempfile.TemporaryFile("w+") as log:
@@ -127,7 +136,7 @@ def tests(env: dict[str, str]) -> bool:
     return run(env, sys.executable, "-m", "pytest", *options, "tests")
 
 
-STEPS = {"in-step": in_step, "notebooks": notebooks, "tests": tests}
+STEPS = {"in-step": in_step, "lint": lint, "notebooks": notebooks, "tests": tests}
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -130,7 +130,7 @@ def head(site: Site, page: Page) -> str:
 
 def header(site: Site, page: Page) -> str:
     "The bar at the top."
-    links = "".join(f'<a href="{relative(l.url, page.url) if "://" not in l.url else l.url}">{l.text}</a>' for l in site.navbar)
+    links = "".join(f'<a href="{relative(link.url, page.url) if "://" not in link.url else link.url}">{link.text}</a>' for link in site.navbar)
     return f"""<header class="top">
 <button class="plain only-narrow" type="button" popovertarget="page-course" aria-label="Contents of the site">{icon("menu")}</button>
 <a class="home" href="{relative('index.html', page.url)}">{MARK}<span>{html.escape(site.title)}</span></a>
@@ -182,7 +182,7 @@ def contents(page: Page) -> str:
 
 def title_block(site: Site, page: Page) -> str:
     "The title, what the page is for, how long it takes, and where its notebook is."
-    section = next((s.title for s in site.navigation for l in s.links for x in (l, *l.children) if x.url == page.url), "")
+    section = next((s.title for s in site.navigation for link in s.links for x in (link, *link.children) if x.url == page.url), "")
     number, minutes = lesson_number(page.url), site.minutes.get(page.url)
     kicker = " · ".join(x for x in (section, f"Lesson {number}" if number else "") if x)
     facts = []
