@@ -11,6 +11,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,15 +41,17 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def leave_signals_alone(worker: int) -> None: # its number
-    "In a worker: Ctrl-C is ignored, and a SIGTERM too unless the parent process sent it."
+def leave_signals_alone(trainer: int, # the process that reads what the workers make
+                        worker: int,  # number of this one
+                       ) -> None:
+    "In a worker: Ctrl-C is ignored, and a SIGTERM too unless the training process sent it."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "sigwaitinfo"):
         return  # macOS can't tell who sent a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def listen() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
             pass
         os._exit(0)
 
@@ -59,8 +62,9 @@ def worker_loader(make: Callable[[int], Iterator], # number of a worker -> its i
                   worker: int,                     # this one's number
                  ) -> DataLoader: # of pickled items
     "One worker process, which keeps a few items ready."
+    in_worker = partial(leave_signals_alone, os.getpid())  # its parent may be a fork server
     return DataLoader(Share(make, worker), batch_size=None, num_workers=1, prefetch_factor=4,
-                      collate_fn=_as_it_is, worker_init_fn=leave_signals_alone,
+                      collate_fn=_as_it_is, worker_init_fn=in_worker,
                       generator=torch.Generator())
 
 # %% ../nbs/07f_workers.ipynb #07f-009
