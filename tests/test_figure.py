@@ -135,6 +135,7 @@ def test_its_cells_are_two_stream_mask(open_figure, objective, p):
         assert seen_keys(page, len(row)) == row, f"row {i}"
         assert page.locator("button.token[aria-pressed=true]").get_attribute("data-row") == str(i)
 
+
 CLASSES = """(n) => [...Array(n).keys()]
     .map((i) => document.querySelector(`button.token[data-row='${i}']`).className)"""
 
