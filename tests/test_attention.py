@@ -114,7 +114,8 @@ def test_bad_input_is_refused(call):
 # Attention itself
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(UserError, match="3.*16"): MPNetSelfAttention(16, 3)
+    with pytest.raises(UserError, match="3.*16"):
+        MPNetSelfAttention(16, 3)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

@@ -416,10 +416,12 @@ def test_every_cut_and_many_flips_are_noticed(tmp_path):
     for _ in range(100):                       # a block of zeros, as after a power failure
         begin, length = draw.randrange(len(whole)), 1 + draw.randrange(600)
         blank = whole[:begin] + bytes(len(whole[begin:begin + length])) + whole[begin + length:]
-        if blank != whole: bad.append(blank)
+        if blank != whole:
+            bad.append(blank)
     for data in bad:
         path.write_bytes(data)
-        with pytest.raises(TornCheckpoint) as error: read_checkpoint(path)
+        with pytest.raises(TornCheckpoint) as error:
+            read_checkpoint(path)
         assert f"{path} is damaged: " in one_line(error)
 
 
@@ -432,15 +434,18 @@ def test_real_checkpoint_cut_and_flipped(saved, tmp_path):
         for data in (bytes(flipped), whole[:draw.randrange(len(whole))]):
             path.write_bytes(data)
             for read in (read_checkpoint, load_model, load_checkpoint_tokenizer):
-                with pytest.raises(TornCheckpoint): read(path)
-    with pytest.raises(TornCheckpoint): read_checkpoint(path, trust_checkpoint=True)
+                with pytest.raises(TornCheckpoint):
+                    read(path)
+    with pytest.raises(TornCheckpoint):
+        read_checkpoint(path, trust_checkpoint=True)
 
 
 @pytest.mark.parametrize("data", [
     b"", b"\0" * 5000, b"some text\n" * 9, b'{"update": 3}', b"\x80\x04\x95", b"PK\x03\x04"])
 def test_what_was_never_a_checkpoint(tmp_path, data):
     (tmp_path / "a.pt").write_bytes(data)
-    with pytest.raises(TornCheckpoint) as error: read_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(TornCheckpoint) as error:
+        read_checkpoint(tmp_path / "a.pt")
     assert ("empty" if not data else "cut off, or no checkpoint at all") in one_line(error)
 
 
@@ -453,13 +458,15 @@ def test_garbage_never_crashes(tmp_path):
         rest = whole[-draw.randrange(len(whole)):]
         begin = draw.choice([b"", b"PK\3\4", b"\x80\2", b"\x80\4", part, rest])
         path.write_bytes(begin + draw.randbytes(draw.randrange(200)))
-        with pytest.raises(UserError) as error: read_checkpoint(path)
+        with pytest.raises(UserError) as error:
+            read_checkpoint(path)
         one_line(error)
 
 
 def test_no_file(tmp_path):
     for path, what in ((tmp_path / "none.pt", "does not exist"), (tmp_path, "is a folder")):
-        with pytest.raises(UserError) as error: read_checkpoint(path)
+        with pytest.raises(UserError) as error:
+            read_checkpoint(path)
         assert not isinstance(error.value, TornCheckpoint)
         assert f"{path} {what}; give a checkpoint file" in one_line(error)
 
@@ -469,7 +476,8 @@ def test_formats(tmp_path):
     torch.save({"format": "annotated-mpnet 1", "update": 5}, path)     # the first files had no seal
     assert read_checkpoint(path)["update"] == 5
     torch.save({"format": FORMAT, "update": 5}, path)                  # ours, but its seal is gone
-    with pytest.raises(TornCheckpoint, match="checksum is lost"): read_checkpoint(path)
+    with pytest.raises(TornCheckpoint, match="checksum is lost"):
+        read_checkpoint(path)
     for newer in ("annotated-mpnet 3", "annotated-mpnet 12", "annotated-mpnet"):
         write_whole(path, {"format": newer})
         with pytest.raises(UserError, match="update annotated-mpnet") as error:
@@ -479,7 +487,8 @@ def test_formats(tmp_path):
         torch.save(theirs, path)
         assert read_checkpoint(path).keys() == theirs.keys()
     torch.save([1, 2], path)
-    with pytest.raises(UserError, match="it holds a list"): read_checkpoint(path)
+    with pytest.raises(UserError, match="it holds a list"):
+        read_checkpoint(path)
 
 
 def test_disk_that_cannot_be_read(saved, monkeypatch):
@@ -494,7 +503,8 @@ def test_disk_that_cannot_be_read(saved, monkeypatch):
 
 class Plant:
     "An object whose pickle makes a file when it is read."
-    def __init__(self, marker): self.marker = str(marker)
+    def __init__(self, marker):
+        self.marker = str(marker)
     def __reduce__(self): return os.mkdir, (self.marker,)
 
 
@@ -525,7 +535,8 @@ def test_planted_code_never_runs(tmp_path):
     for path in paths:
         (run / "checkpoint2.pt").write_bytes(path.read_bytes())
         for read in (*READERS, lambda _: choose_checkpoint(run)):
-            with pytest.raises(UserError) as error: read(path)
+            with pytest.raises(UserError) as error:
+                read(path)
             text = one_line(error)
             assert not isinstance(error.value, TornCheckpoint), path.name
             assert "asks for posix.mkdir" in text and "--trust-checkpoint" in text, path.name
@@ -536,14 +547,16 @@ def test_planted_code_never_runs(tmp_path):
 
 def test_the_global_that_is_named_is_rather_not_pytorchs(tmp_path):
     (tmp_path / "a.pt").write_bytes(pickle.dumps({"weight": torch.ones(2), "then": Plant("x")}, 4))
-    with pytest.raises(UserError, match="asks for posix.mkdir"): read_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(UserError, match="asks for posix.mkdir"):
+        read_checkpoint(tmp_path / "a.pt")
 
 
 def test_trusted_files_are_opened(tmp_path):
     "What fairseq writes: tensors beside an object of a class."
     path, marker = tmp_path / "a.pt", tmp_path / "this ran"
     torch.save({"args": argparse.Namespace(layers=3), "model": {"w": torch.ones(2)}}, path)
-    with pytest.raises(UserError, match="asks for argparse.Namespace"): read_checkpoint(path)
+    with pytest.raises(UserError, match="asks for argparse.Namespace"):
+        read_checkpoint(path)
     assert read_checkpoint(path, trust_checkpoint=True)["args"].layers == 3
     torch.save({"model": Plant(marker)}, path)
     read_checkpoint(path, trust_checkpoint=True)
@@ -555,7 +568,8 @@ def test_names_in_a_file_cannot_mock_the_terminal(tmp_path):
     for name in ("evil\nsecond line", "\x1b[2J", "a b"):
         names = [b"\x8c" + bytes([len(x)]) + x.encode() for x in ("os", name)]
         (tmp_path / "a.pt").write_bytes(b"\x80\x04" + b"".join(names) + b"\x93.")
-        with pytest.raises(UserError) as error: read_checkpoint(tmp_path / "a.pt")
+        with pytest.raises(UserError) as error:
+            read_checkpoint(tmp_path / "a.pt")
         assert one_line(error).isprintable()
 
 
@@ -573,8 +587,10 @@ def test_tokenizer_in_a_file_is_read_in_its_own_folder(saved, tmp_path):
     evil = f"import os\nos.mkdir({str(marker)!r})\nclass Evil: pass\n"
     files = {"tokenizer_config.json": json.dumps(settings), "evil.py": evil}
     write_whole(tmp_path / "a.pt", content | {"tokenizer": content["tokenizer"] | files})
-    try: load_checkpoint_tokenizer(tmp_path / "a.pt")
-    except UserError as error: assert "\n" not in str(error)
+    try:
+        load_checkpoint_tokenizer(tmp_path / "a.pt")
+    except UserError as error:
+        assert "\n" not in str(error)
     assert not marker.exists()
 
 
@@ -612,17 +628,20 @@ def test_wrong_weights_in_our_own_file(saved, tmp_path):
     }
     for says, change in cases.items():
         write_whole(path, content | change)
-        with pytest.raises(UserError) as error: load_model(path)
+        with pytest.raises(UserError) as error:
+            load_model(path)
         assert str(path) in one_line(error) and says in str(error.value)
     for missing in ("model", "model_config"):
         write_whole(path, {k: v for k, v in content.items() if k != missing})
-        with pytest.raises(UserError, match="does not describe a model"): load_model(path)
+        with pytest.raises(UserError, match="does not describe a model"):
+            load_model(path)
 
 
 def test_foreign_weights_go_through_their_table(saved, tmp_path, monkeypatch):
     path = tmp_path / "a.pt"
     torch.save({"theirs": saved.model.state_dict()}, path)
-    with pytest.raises(UserError) as error: load_model(path)
+    with pytest.raises(UserError) as error:
+        load_model(path)
     assert str(path) in one_line(error)
     config, weights = saved.model.config, saved.model.state_dict()
     monkeypatch.setattr(checkpoints, "convert", lambda content: (config, content["theirs"]))
@@ -648,7 +667,8 @@ CHOOSE_ANOTHER = "start without --resume, or give --resume-checkpoint"
 
 
 def make_run(folder, *names):
-    for name in names: write_whole(folder / name, {"format": FORMAT, "name": name})
+    for name in names:
+        write_whole(folder / name, {"format": FORMAT, "name": name})
 
 
 def test_newest_whole_one_is_chosen(tmp_path, caplog):
@@ -701,7 +721,8 @@ def test_pruning_that_fails_is_a_warning(tmp_path, caplog, monkeypatch):
 
 
 def test_folder_in_place_of_a_file(saved, tmp_path):
-    with pytest.raises(UserError, match="a folder without a checkpoint"): load_model(tmp_path)
+    with pytest.raises(UserError, match="a folder without a checkpoint"):
+        load_model(tmp_path)
     # Each goes before the earlier ones.
     for name in ("checkpoint9.pt", "checkpoint10.pt", "final_checkpoint.pt", "best_checkpoint.pt"):
         (tmp_path / name).write_bytes(saved.path.read_bytes())

@@ -70,7 +70,8 @@ def put_parquet(path, texts, group=10):
 
 def put_jsonl(path, texts, open=gzip.open):
     "Lines of JSON, compressed or not."
-    with open(path, "wt") as file: file.writelines(json.dumps({"text": t}) + "\n" for t in texts)
+    with open(path, "wt") as file:
+        file.writelines(json.dumps({"text": t}) + "\n" for t in texts)
 
 
 @pytest.fixture(scope="module")
@@ -614,7 +615,8 @@ def test_lines_are_those_of_a_naive_reading(tmp_path, files, chunk):
         assert np.array_equal(line_begins(paths[-1], chunk), line_begins(paths[-1]))
     lines = LineFiles(paths)
     assert len(lines) == len(wanted) and list(lines) == wanted
-    with pytest.raises(IndexError): lines[len(wanted)]
+    with pytest.raises(IndexError):
+        lines[len(wanted)]
 
 
 def test_line_begins_over_many_pieces(tmp_path):
@@ -799,9 +801,15 @@ def test_damage_inside_a_parquet_file_is_no_network_fault(tmp_path, monkeypatch,
 
 class Flaky:
     "A stream that loses the connection at some rows, so many times each."
-    def __init__(self, faults): self.faults, self.at = faults, 0
-    def state_dict(self): return {"at": self.at}
-    def load_state_dict(self, state): self.at = state["at"]
+    def __init__(self, faults):
+        self.faults, self.at = faults, 0
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
     def __iter__(self):
         while self.at < N:
             if self.faults.get(self.at, 0):
