@@ -360,6 +360,7 @@ for number in range(kills):
     found = read_checkpoint(path)
     whole = all((w == found["version"]).all() for w in found["weights"])
     assert whole and found["version"] >= version, found["version"]
+    version = found["version"]
     seen.add(version)
     leftovers += len(list(folder.iterdir())) - 1
     remove_leftovers(folder)
