@@ -197,6 +197,7 @@ def fails_cleanly(folder, content=TINY, says="No space left on device"):
     assert read_checkpoint(path)["update"] == 1
     assert read_checkpoint(folder / "checkpoint1.pt")["update"] == 3
 
+
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -434,7 +435,7 @@ def test_real_checkpoint_cut_and_flipped(saved, tmp_path):
         flipped[draw.randrange(len(whole))] ^= 1 << draw.randrange(8)
         for data in (bytes(flipped), whole[:draw.randrange(len(whole))]):
             path.write_bytes(data)
-            for read in (read_checkpoint, load_model, load_checkpoint_tokenizer):
+            for read in READERS:
                 with pytest.raises(TornCheckpoint):
                     read(path)
     with pytest.raises(TornCheckpoint):
