@@ -136,7 +136,10 @@ def check_versions() -> None:
         if found is None:
             raise UserError(f'annotated-mpnet needs {need}, which is missing; pip install "{need}"')
         if not need.specifier.contains(found, prereleases=True):
-            raise UserError(f"{need.name} {found} is too old for annotated-mpnet, "
+            bounds = [s for s in need.specifier if s.operator == ">="]
+            is_old = not all(bound.contains(found, prereleases=True) for bound in bounds)
+            fault = "is too old for" if is_old else "doesn't work with"
+            raise UserError(f"{need.name} {found} {fault} annotated-mpnet, "
                             f'which needs {need}; pip install -U "{need}"')
 
 # %% ../nbs/13_cli.ipynb #13-014

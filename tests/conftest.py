@@ -1,5 +1,8 @@
-"""What every test needs, so that it says the same on every machine: nothing is fetched, or taken from what the user fetched; one core
-is used; no setting of the terminal or of a proxy counts; drawn examples are the same each time. And the browser of those who look at pages.
+"""What every test needs, so that it says the same on every machine.
+
+Nothing is fetched, or taken from what the user fetched; one core is used; no setting of the
+terminal or of a proxy counts; drawn examples are the same each time. And the browser of those
+tests that look at pages.
 
     pytest --hypothesis-profile=explore      draws other examples each time
 """
@@ -13,9 +16,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):  # before anything imports the libraries that read them
+FROM_THE_HUB = ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT")
+OF_A_TERMINAL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+
+# Before anything imports the libraries that read them.
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
     os.environ[name] = "1"
-for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_ENDPOINT", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+for name in FROM_THE_HUB + OF_A_TERMINAL:
     os.environ.pop(name, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
@@ -23,7 +30,8 @@ for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # on a busy machine, two threads wait for each other: four times slower
+# On a busy machine, two threads wait for each other: four times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 for folder in ("tools", "benchmarks"):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / folder))
@@ -32,7 +40,8 @@ settings.register_profile("explore", deadline=None)
 settings.register_profile("fixed", deadline=None, derandomize=True)
 settings.load_profile("fixed")
 
-# Tests that share what takes long to make: side by side (`pytest -n 2`), they stay in one process. All others go where there is room.
+# Tests that share what takes long to make: side by side (`pytest -n 2`), they stay in one
+# process. All others go where there is room.
 TOGETHER = ("test_site.py", "test_slides.py", "test_project.py::test_wheel")
 
 
@@ -49,7 +58,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]
+NO_BROWSER = ("no Chromium here for the browser tests; get one with `apt-get install chromium` "
+              "or your system's package manager")
 
 
 @pytest.fixture(scope="module") # two at once can't run in a process
@@ -62,8 +76,8 @@ def browser():
             fetched = playwright.chromium.executable_path
         path = fetched if Path(fetched).exists() else None
     if path is None:
-        said = "no Chromium here for the browser tests; get one with `apt-get install chromium` or your system's package manager"
-        pytest.fail(said) if os.environ.get("CI") else pytest.skip(said)
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(NO_BROWSER)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield running

@@ -1,4 +1,4 @@
-"""Runs of the command on several ranks: as torchrun starts them, or forked from a process that has imported everything."""
+"""Runs of the command on several ranks: as torchrun starts them, or forked."""
 import json
 import os
 import socket
@@ -11,7 +11,8 @@ import json, os
 from annotated_mpnet import permutation, trainer
 collate, learn = permutation.MaskedPermutedCollator.__call__, trainer.learn
 def with_names(self, examples):
-    return collate(self, examples) | {"samples": [[e.get("cycle", 0), e.get("sample_id", 0)] for e in examples]}
+    names = [[e.get("cycle", 0), e.get("sample_id", 0)] for e in examples]
+    return collate(self, examples) | {"samples": names}
 def recorded(run, batches, counts):
     step = learn(run, batches, counts)
     with open(f"samples-{run.ranks.rank}.jsonl", "a") as file:
@@ -29,11 +30,13 @@ def free_port() -> int:
 
 
 class Group:
-    "One start of the command on several ranks, each forked, with the environment that torchrun gives them."
+    "One start of the command on several forked ranks, with the environment that torchrun gives."
     def __init__(self, argv: list[str], folder: Path, size: int = 2, patch: str = ""):
-        meet = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-        self.runs = [Run(argv, folder, f"import os\nos.environ.update({meet | {'RANK': str(rank), 'LOCAL_RANK': str(rank)}})\n{patch}")
-                     for rank in range(size)]
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        self.runs = []
+        for rank in map(str, range(size)):
+            own = meet | {"WORLD_SIZE": str(size), "RANK": rank, "LOCAL_RANK": rank}
+            self.runs.append(Run(argv, folder, f"import os\nos.environ.update({own})\n{patch}"))
         self.said = self.runs[0].said            # they share a log
 
     def finish(self, timeout: float = HANGS) -> list[int]: # the exit code of each rank
@@ -63,11 +66,17 @@ def launch(argv: list[str], folder: str, log: str) -> None:
 
 
 class Launched(Run):
-    "The command as a user starts it on two ranks, each a new process; only the launcher is forked. `patch` is code to run first."
-    def __init__(self, argv: list[str], folder: Path, *more: str, patch: str = ""):
+    "The command as a user starts it on two ranks, each a new process; only the launcher is forked."
+    def __init__(self,
+                 argv: list[str],  # of the command
+                 folder: Path,     # to run in
+                 *more: str,       # arguments of the launcher
+                 patch: str = "",  # code to run first
+                ):
         self.follow(folder)
         script = folder / "command.py"
-        script.write_text(f"import sys\nfrom annotated_mpnet.cli import main\n{patch}\nsys.exit(main())\n")
+        imports = "import sys\nfrom annotated_mpnet.cli import main\n"
+        script.write_text(f"{imports}{patch}\nsys.exit(main())\n")
         words = ["--standalone", "--nproc-per-node", "2", *more, str(script), *argv]
         self.start(launch, words)
 
@@ -80,8 +89,8 @@ class Launched(Run):
             return []
 
 
-def samples(folder: Path) -> dict[int, list]: # update -> cycle and number of each of its samples, sorted
-    "What RECORD has written, of all ranks together; an update that was done twice counts once for each rank, and must have been the same."
+def samples(folder: Path) -> dict[int, list]: # update -> sorted cycle and number of its samples
+    "What RECORD has written, of all ranks; of an update done twice, each rank's last counts."
     found = {}
     for path in folder.glob("samples-*.jsonl"):
         for update, names in map(json.loads, path.read_text().splitlines()):

@@ -1,4 +1,7 @@
-"""Runs of the command as processes of their own, to be killed. They are forked from one process that has imported everything."""
+"""Runs of the command as processes of their own, to be killed.
+
+They are forked from one process that has imported everything.
+"""
 import multiprocessing
 import os
 import signal
@@ -8,22 +11,26 @@ import time
 from pathlib import Path
 
 FIXTURES = Path(__file__).parents[1] / "annotated_mpnet" / "course" / "interop"
-PRELOAD = ["annotated_mpnet.cli", "annotated_mpnet.trainer", "annotated_mpnet.data", "datasets", "pyarrow.parquet", "torch.utils.tensorboard",
-           "transformers.models.auto.tokenization_auto", "transformers.models.bert.tokenization_bert"]
+PRELOAD = [
+    "annotated_mpnet.cli", "annotated_mpnet.trainer", "annotated_mpnet.data",
+    "datasets", "pyarrow.parquet", "torch.utils.tensorboard",
+    "transformers.models.auto.tokenization_auto", "transformers.models.bert.tokenization_bert",
+]
 HANGS = 600  # seconds after which what should have ended is taken to hang; no test measures time
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(PRELOAD)
 
 
 def command(argv: list[str], folder: str, log: str, patch: str, errors: str = "") -> None:
-    "The command, in a forked process, with its output in a file, or in two; `patch` is code to run first."
+    "The command, in a forked process; its output goes to a file, or to two. `patch` runs first."
     with open(log, "a", buffering=1) as file, open(errors or log, "a", buffering=1) as other:
         os.dup2(file.fileno(), 1)
         os.dup2(other.fileno(), 2)
     os.chdir(folder)
     import torch
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)                 # for the workers: as where the command is started by hand
+    # For the workers: as where the command is started by hand.
+    multiprocessing.set_start_method("fork", force=True)
     from annotated_mpnet.cli import main
     exec(patch, {})
     sys.exit(main(argv))
@@ -37,11 +44,13 @@ class Run:
 
     def follow(self, folder: Path) -> None:
         "Where it runs, and what it says from now on."
-        self.folder, self.log = folder, folder / "log.txt"
-        self.begun = self.log.stat().st_size if self.log.exists() else 0 # earlier starts have written before
+        self.folder = folder
+        self.log = folder / "log.txt"            # earlier starts have written before
+        self.begun = self.log.stat().st_size if self.log.exists() else 0
 
     def start(self, target, argv: list[str], *more) -> None:
-        self.process = context.Process(target=target, args=(argv, str(self.folder), str(self.log), *more), daemon=False)
+        args = (argv, str(self.folder), str(self.log), *more)
+        self.process = context.Process(target=target, args=args, daemon=False)
         self.process.start()
 
     def send(self, signum: int) -> None:
@@ -76,7 +85,8 @@ class Run:
 def completed(argv: list[str], folder: Path, logs: Path) -> subprocess.CompletedProcess:
     "What `subprocess.run` would give of the command; the files of what it says are elsewhere."
     out, errors = logs / "out.txt", logs / "errors.txt"
-    process = context.Process(target=command, args=(argv, str(folder), str(out), "", str(errors)), daemon=False)
+    args = (argv, str(folder), str(out), "", str(errors))
+    process = context.Process(target=command, args=args, daemon=False)
     process.start()
     process.join(HANGS)
     assert process.exitcode is not None, f"the command did not end in {HANGS} s"

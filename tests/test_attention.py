@@ -1,4 +1,4 @@
-"""The masks: the one rule against triangles built cell by cell, sizes, and the paper's table of input information."""
+"""The masks: the one rule against triangles built cell by cell, sizes, and the paper's table."""
 from fractions import Fraction
 
 import pytest
@@ -13,24 +13,28 @@ LENGTHS = range(1, 25)
 
 
 def by_loops(T, P, objective): # nested lists of 0 and 1: content rows, then query rows
-    "Cell by cell from what the paper says in words (section 2.3): who knows the true token, who only the place."
+    "Cell by cell from the paper's words (section 2.3): who knows the token, who only the place."
     C = T - P
+    masks = P if objective == "mpnet" else 0
+    everything_missing = [1] * C + [0] * P + [1] * masks
     content, query = [], []
-    for _ in range(C):                                           # context: all context, no target, every missing place
-        content.append([1] * C + [0] * P + ([1] * P if objective == "mpnet" else []))
-    for i in range(P):                                           # target i: the targets up to itself, the places after it
+    for _ in range(C):             # context: all context, no target, every missing place
+        content.append(everything_missing)
+    for i in range(P):             # target i: the targets up to itself, the places after it
         row = [1] * C
-        for j in range(P): row.append(1 if j <= i else 0)
-        if objective == "mpnet":
-            for j in range(P): row.append(0 if j <= i else 1)
+        for j in range(P):
+            row.append(1 if j <= i else 0)
+        for j in range(masks):
+            row.append(0 if j <= i else 1)
         content.append(row)
-    if objective == "mpnet":
-        for _ in range(P): content.append([1] * C + [0] * P + [1] * P)       # masks: as the context
-    for i in range(P):                                           # query i: the targets before it, its own place and those after
+    for _ in range(masks):         # masks: as the context
+        content.append(everything_missing)
+    for i in range(P):             # query i: the targets before it, its own place and those after
         row = [1] * C
-        for j in range(P): row.append(1 if j < i else 0)
-        if objective == "mpnet":
-            for j in range(P): row.append(0 if j < i else 1)
+        for j in range(P):
+            row.append(1 if j < i else 0)
+        for j in range(masks):
+            row.append(0 if j < i else 1)
         query.append(row)
     return content, query
 
@@ -51,18 +55,21 @@ def test_mask_equals_triangles(objective):
 def test_every_row_sees_each_position_once():
     for T in LENGTHS:
         for P in range(T + 1):
-            position_of_key = [*range(T), *range(T - P, T)]      # a mask key stands where its target stands
+            place_of_key = [*range(T), *range(T - P, T)]   # a mask key stands where its target does
             for row in two_stream_mask(T - P, P).tolist():
-                assert sorted(place for place, sees in zip(position_of_key, row) if sees) == list(range(T))
+                seen = [place for place, sees in zip(place_of_key, row) if sees]
+                assert sorted(seen) == list(range(T))
 
 
 def test_information_never_grows_along_a_path():
     for T in LENGTHS:
         for P in range(T + 1):
             sees = two_stream_mask(T - P, P).float()
-            reach = sees[:T + P]                                 # content rows are keys too: what is known after many layers
-            for _ in range(3): reach = ((reach @ sees[:T + P]) > 0).float()
-            known = ((sees @ reach) > 0)[T + P:, T - P:T]        # query rows, target keys
+            content = sees[:T + P]                         # these rows are keys, too
+            reach = content                                # what is known after many layers
+            for _ in range(3):
+                reach = ((reach @ content) > 0).float()
+            known = ((sees @ reach) > 0)[T + P:, T - P:T]  # query rows, target keys
             assert torch.equal(known, torch.ones(P, P).tril(-1).bool())
 
 
@@ -73,7 +80,7 @@ def test_sizes():
             for objective, shape in shapes.items():
                 mask = two_stream_mask(T - P, P, objective)
                 assert mask.shape == shape and mask.dtype == torch.bool
-            assert mask.all()                                    # mlm: everyone sees everyone
+            assert mask.all()                              # mlm: everyone sees everyone
     assert two_stream_mask(2, 1, device="meta").device.type == "meta"
 
 
@@ -84,24 +91,31 @@ def test_input_information_of_the_paper():
             seen = {}
             for objective in ("mpnet", "plm", "mlm"):
                 queries = two_stream_mask(C, P, objective)[-P:]
-                targets = queries[:, C:T].sum() if objective != "mlm" else torch.tensor(0)
-                masks = {"mpnet": queries[:, T:].sum(), "plm": torch.tensor(0), "mlm": queries[:, C:].sum()}[objective]
-                tokens = Fraction(int(queries[:, :C].sum() + targets), P * T)
-                seen[objective] = tokens, tokens + Fraction(int(masks), P * T)
+                n_targets = 0 if objective == "mlm" else P
+                context, targets, masks = queries.tensor_split([C, C + n_targets], dim=1)
+                tokens = Fraction(int(context.sum() + targets.sum()), P * T)
+                seen[objective] = tokens, tokens + Fraction(int(masks.sum()), P * T)
             dependent = 1 - p / 2 - Fraction(1, 2 * T)
-            assert seen == {"mpnet": (dependent, 1), "plm": (dependent, dependent), "mlm": (1 - p, 1)}
+            expected = {"mpnet": (dependent, 1), "plm": (dependent, dependent), "mlm": (1 - p, 1)}
+            assert seen == expected
 
 
-@pytest.mark.parametrize("call", [lambda: two_stream_mask(4, 2, "bert"), lambda: two_stream_mask(-1, 2), lambda: two_stream_mask(3, -2)])
+@pytest.mark.parametrize("call", [
+    lambda: two_stream_mask(4, 2, "bert"),
+    lambda: two_stream_mask(-1, 2),
+    lambda: two_stream_mask(3, -2),
+])
 def test_bad_input_is_refused(call):
-    with pytest.raises(UserError) as caught: call()
+    with pytest.raises(UserError) as caught:
+        call()
     assert "\n" not in str(caught.value)
 
 
 # Attention itself
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(UserError, match="3.*16"): MPNetSelfAttention(16, 3)
+    with pytest.raises(UserError, match="3.*16"):
+        MPNetSelfAttention(16, 3)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
@@ -121,7 +135,8 @@ def test_attention_is_the_formula(heads):
             at = slice(h * width, (h + 1) * width)
             for i in range(len(sees)):
                 seen = sees[i].nonzero().flatten()
-                weight = ((k[b, seen, at] @ q[b, i, at]) / width ** 0.5 + scores[b, h, i, seen]).softmax(0)
+                match = k[b, seen, at] @ q[b, i, at] / width ** 0.5
+                weight = (match + scores[b, h, i, seen]).softmax(0)
                 out[b, i, at] = weight @ v[b, seen, at]
     torch.testing.assert_close(got, project(attention.o, out), atol=1e-12, rtol=0)
 

@@ -1,4 +1,7 @@
-"""The benchmarks run, on a CPU and on what takes a GPU's place, at a tiny size. What they measure is no test; that they measure the right thing is."""
+"""The benchmarks run, on a CPU and on what takes a GPU's place, at a tiny size.
+
+What they measure is no test; that they measure the right thing is.
+"""
 import os
 import re
 import subprocess
@@ -8,21 +11,30 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = "dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_dim=32, encoder_attention_heads=2, vocab_size=60, max_positions=16), 2, 16"
+TINY = """(dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_dim=32,
+              encoder_attention_heads=2, vocab_size=60, max_positions=16), 2, 16)"""
+SHORT = """
+import sys
+sys.argv = ["benchmark", "--short"]
+sys.path.insert(0, "benchmarks")
+"""
 ON_CPU = f"""
 import multiprocessing, pickle, train_step as t
 fork = multiprocessing.get_context("fork")
 class Forked:
-    "Processes that needn't import everything again; what they are given must still be fit for new ones."
+    "Processes that needn't import everything again; what they are given must be fit for new ones."
     def Process(self, target, args, daemon):
         assert pickle.loads(pickle.dumps((target, args[:-1]))) == (target, args[:-1])
         return fork.Process(target=target, args=args, daemon=daemon)
-t.CPU_SIZES, t.CONTEXT = {{'small': ({TINY})}}, Forked()
+t.CPU_SIZES = {{"small": {TINY}}}
+t.CONTEXT = Forked()
 t.on_cpu()
 """
 ON_GPU = f"""
 import torch, train_step as t
-t.GPU_SIZES, t.matmul_flops, torch.cuda.get_device_name = {{'tiny': ({TINY})}}, lambda: 1e12, lambda: "no GPU"
+t.GPU_SIZES = {{"tiny": {TINY}}}
+t.matmul_flops = lambda: 1e12
+torch.cuda.get_device_name = lambda: "no GPU"
 torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda: None
 torch.cuda.max_memory_allocated = lambda: 2**30
 compile = torch.nn.Module.compile
@@ -33,29 +45,35 @@ t.on_gpu()
 
 def run(code: str) -> str:
     "What a benchmark prints, started as with --short."
-    done = subprocess.run([sys.executable, "-c", f"import sys; sys.argv = ['benchmark', '--short']; sys.path.insert(0, 'benchmarks')\n{code}"], cwd=ROOT,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SHORT + code], cwd=ROOT, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def rows(printed: str) -> list[list[str]]:
     "The cells of the printed table."
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if line.startswith("|")]
+    table = [line.strip("|") for line in printed.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")] for line in table]
 
 
 @pytest.mark.parametrize("code, on_gpu", [(ON_CPU, False), (ON_GPU, True)], ids=["cpu", "gpu"])
 def test_a_step_is_measured(code, on_gpu):
     head, _, *table = rows(run(code))
     kinds = {"textbook", "ours", "transformers MLM"}
-    if on_gpu: kinds |= {f"{kind}, compiled" for kind in kinds}
-    assert {row[0] for row in table} == kinds and {row[1] for row in table} == {"float32", "bfloat16"}
+    if on_gpu:
+        kinds |= {f"{kind}, compiled" for kind in kinds}
+    assert {row[0] for row in table} == kinds
+    assert {row[1] for row in table} == {"float32", "bfloat16"}
     for row in table:
         assert float(row[2].replace(",", "")) >= 0 and float(row[3].replace(",", "")) > 0
-        if row[0] == "textbook": assert row[5] == "1.00x"                      # each is compared with its own kind
-        if row[0] == "transformers MLM": assert row[6] == "1.00x"
+        if row[0] == "textbook":
+            assert row[5] == "1.00x"             # each is compared with its own kind
+        if row[0] == "transformers MLM":
+            assert row[6] == "1.00x"
         assert all(re.fullmatch(r"(\d+\.\d\dx)?", cell) for cell in row[4:7])
-    if on_gpu: assert head[-2:] == ["MFU", "peak MB"] and all(row[-1] == "1,024" for row in table)
+    if on_gpu:
+        assert head[-2:] == ["MFU", "peak MB"] and all(row[-1] == "1,024" for row in table)
 
 
 def test_the_textbook_of_the_benchmark_is_two_calls_with_pytorchs_dropout():
@@ -71,7 +89,9 @@ def test_the_textbook_of_the_benchmark_is_two_calls_with_pytorchs_dropout():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
         model.loss(make_batch([make_row(6, 2, seed=1)]))
-    assert calls == [10, 2, 10, 2, 2]                                          # content and query rows of each layer, query rows alone of the last
-    assert {type(m) for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {torch.nn.Dropout}
+    # Content and query rows of each layer, query rows alone of the last.
+    assert calls == [10, 2, 10, 2, 2]
+    dropouts = {type(m) for m in model.modules() if isinstance(m, torch.nn.Dropout)}
+    assert dropouts == {torch.nn.Dropout}
     use_textbook(model, False)
     assert not any(isinstance(m, TwoCalls) for m in model.modules())

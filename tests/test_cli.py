@@ -1,4 +1,4 @@
-"""The command as a process: exit codes, one line for each error, nothing written; and any words at all, in this process."""
+"""The command as a process: exit codes, one line for each error; and any words, in this process."""
 import hashlib
 import logging
 import os
@@ -21,11 +21,15 @@ from annotated_mpnet import configuration as c
 from annotated_mpnet.configuration import PretrainConfig
 from annotated_mpnet.tokenization import train_tokenizer
 
-SENTENCES = ["the task is sentence classification", "the task is to predict the masked words of a sentence",
-             "a model sees the positions of all words", "the words of a sentence are permuted"]
-FILES = ["--train-dir", "texts", "--valid-file", "valid.txt", "--test-file", "test.txt", "--tokenizer-name", "tokenizer"]
-SMALL = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 16 --encoder-attention-heads 2 --max-tokens 16 "
-         "--batch-size 2 --update-freq 1 --total-updates 2 --checkpoint-dir run").split()
+SENTENCES = ["the task is sentence classification",
+             "the task is to predict the masked words of a sentence",
+             "a model sees the positions of all words",
+             "the words of a sentence are permuted"]
+FILES = ("--train-dir texts --valid-file valid.txt --test-file test.txt "
+         "--tokenizer-name tokenizer").split()
+SMALL = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 16 "
+         "--encoder-attention-heads 2 --max-tokens 16 --batch-size 2 --update-freq 1 "
+         "--total-updates 2 --checkpoint-dir run").split()
 RUN = FILES + SMALL
 LINE = "pretrain-mpnet: error: "
 
@@ -38,8 +42,9 @@ def tokenizers(tmp_path_factory) -> Path:
     words = {w: i for i, w in enumerate(["<s>", "<pad>", "</s>", "<unk>", "the", "task"])}
     bare = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     bare.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=bare, bos_token="<s>", cls_token="<s>", pad_token="<pad>", eos_token="</s>", sep_token="</s>",
-                            unk_token="<unk>").save_pretrained(folder / "no-mask")
+    names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>",
+             "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=bare, **names).save_pretrained(folder / "no-mask")
     return folder
 
 
@@ -57,13 +62,27 @@ def place(tmp_path, tokenizers) -> Path:
 
 def listing(folder: Path) -> dict[str, str]:
     "Every file below a folder with its checksum."
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() if p.is_file() else ""
-            for p in sorted(folder.rglob("*"))}
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        is_file = path.is_file()
+        name = path.relative_to(folder).as_posix()
+        sums[name] = hashlib.sha256(path.read_bytes()).hexdigest() if is_file else ""
+    return sums
 
 
-def pretrain_mpnet(argv: list[str], folder: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+def is_one_line(text: str, begins: str = LINE) -> bool:
+    return text.startswith(begins) and text.count("\n") == 1
+
+
+def installed(name: str, argv: list[str], **options) -> subprocess.CompletedProcess:
+    "An installed command, run to its end; options as of `subprocess.run`."
+    command = Path(sys.executable).parent / name
+    return subprocess.run([command, *argv], capture_output=True, text=True, **options)
+
+
+def pretrain_mpnet(argv: list[str], folder: Path, env: dict[str, str] | None = None):
     "The installed command, run in a folder."
-    return subprocess.run([Path(sys.executable).parent / "pretrain-mpnet", *argv], cwd=folder, capture_output=True, text=True, timeout=HANGS, env=env)
+    return installed("pretrain-mpnet", argv, cwd=folder, timeout=HANGS, env=env)
 
 
 def refused(argv: list[str], folder: Path, run=pretrain_mpnet, **more) -> str:
@@ -71,7 +90,7 @@ def refused(argv: list[str], folder: Path, run=pretrain_mpnet, **more) -> str:
     before = listing(folder)
     done = run(argv, folder, **more)
     assert done.returncode == 2, done.stderr
-    assert done.stdout == "" and done.stderr.startswith(LINE) and done.stderr.count("\n") == 1, (done.stdout, done.stderr)
+    assert done.stdout == "" and is_one_line(done.stderr), (done.stdout, done.stderr)
     assert listing(folder) == before
     return done.stderr.removeprefix(LINE).rstrip()
 
@@ -81,18 +100,21 @@ def refused(argv: list[str], folder: Path, run=pretrain_mpnet, **more) -> str:
 
 @pytest.fixture
 def without_torch(tmp_path_factory) -> dict[str, str]:
-    "An environment in which the import of a library that takes seconds ends the process: what is fast needs none."
+    "An environment in which to import a slow library ends the process: what is fast needs none."
     folder = tmp_path_factory.mktemp("traps")
     for name in ("torch", "transformers", "datasets", "numpy"):
-        (folder / f"{name}.py").write_text(f"import os\nos.write(2, b'{name} is imported')\nos._exit(99)\n")
+        trap = f"import os\nos.write(2, b'{name} is imported')\nos._exit(99)\n"
+        (folder / f"{name}.py").write_text(trap)
     paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 @pytest.mark.parametrize("argv, says", [
-    (["--encoder-layer", "3"], "unknown argument '--encoder-layer'; did you mean --encoder-layers?"),
+    (["--encoder-layer", "3"],
+     "unknown argument '--encoder-layer'; did you mean --encoder-layers?"),
     (["--demo", "--activation-fn", "swish"], "not 'swish'"),
-    (["--demo", "--encoder-embed-dim", "100", "--encoder-attention-heads", "3"], "--encoder-embed-dim 100"),
+    (["--demo", "--encoder-embed-dim", "100", "--encoder-attention-heads", "3"],
+     "--encoder-embed-dim 100"),
     (["--lr", "fast"], "not 'fast'"),
     (["--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
     (["--config", "texts/a.txt"], "--config texts/a.txt"),
@@ -148,18 +170,22 @@ def spoil(place: Path, what: str) -> list[str]:
 ])
 def test_refused_by_the_trainer(place, what, says, tmp_path_factory):
     "Forked, so that not each imports everything again."
-    assert says in refused(spoil(place, what), place, completed, logs=tmp_path_factory.mktemp("logs"))
+    logs = tmp_path_factory.mktemp("logs")
+    assert says in refused(spoil(place, what), place, completed, logs=logs)
 
 
 # Good input, as a process
 
 
 def test_a_run_and_a_second_one(place):
-    (place / "run.yaml").write_text("".join(f"{arguments.spellings()[k].lstrip('-')}: {v}\n" for k, v in zip(SMALL[::2], SMALL[1::2])))
+    names = [arguments.spellings()[flag].lstrip("-") for flag in SMALL[::2]]
+    lines = [f"{name}: {value}\n" for name, value in zip(names, SMALL[1::2])]
+    (place / "run.yaml").write_text("".join(lines))
     done = pretrain_mpnet([*FILES, "--config", "run.yaml", "--total-updates", "3"], place)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "best checkpoint:" in done.stdout and "run/final_checkpoint.pt" in done.stdout
-    assert sorted(p.name for p in (place / "run").iterdir()) == ["best_checkpoint.pt", "final_checkpoint.pt"]
+    left = sorted(path.name for path in (place / "run").iterdir())
+    assert left == ["best_checkpoint.pt", "final_checkpoint.pt"]
     assert "already holds" in refused(RUN, place)
     again = pretrain_mpnet([*RUN, "--overwrite"], place)
     assert again.returncode == 0, again.stderr
@@ -167,47 +193,52 @@ def test_a_run_and_a_second_one(place):
 
 def test_help(without_torch):
     done = pretrain_mpnet(["--help"], Path.cwd(), without_torch)
-    assert done.returncode == 0 and done.stderr == "" and all(f"\n{heading}:\n" in done.stdout for heading in c.groups())
+    assert done.returncode == 0 and done.stderr == ""
+    assert all(f"\n{heading}:\n" in done.stdout for heading in c.groups())
 
 
 def test_debug_shows_where(place):
     done = pretrain_mpnet(["--demo", "--max-positions", "4", "--debug"], place)
-    assert done.returncode == 2 and "Traceback" in done.stderr and done.stderr.splitlines()[-1].startswith(LINE)
+    assert done.returncode == 2 and "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(LINE)
 
 
 def test_a_warning_is_said_once(place):
     done = pretrain_mpnet([*RUN, "--warmup-updates", "5"], place)
-    assert done.returncode == 0 and done.stderr.count("--warmup-updates 5") == 1 == done.stderr.count("\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("--warmup-updates 5") == 1 == done.stderr.count("\n"), done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c(place):
-    argv = [sys.executable, "-u", "-m", "annotated_mpnet.cli", *RUN, "--total-updates", "1000000", "--logging-steps", "1"]
-    process = subprocess.Popen(argv, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    argv = [*RUN, "--total-updates", "1000000", "--logging-steps", "1"]
+    process = subprocess.Popen([sys.executable, "-u", "-m", "annotated_mpnet.cli", *argv],
+                               cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     for _ in range(5):
         assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130, err
-    assert err.startswith("pretrain-mpnet: stopped by SIGINT after update ") and err.count("\n") == 1
+    assert is_one_line(err, "pretrain-mpnet: stopped by SIGINT after update ")
 
 
 def test_convert_to_hf_without_words():
-    done = subprocess.run([Path(sys.executable).parent / "convert-to-hf"], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith("convert-to-hf: error: ") and done.stderr.count("\n") == 1
+    done = installed("convert-to-hf", [])
+    assert done.returncode == 2 and is_one_line(done.stderr, "convert-to-hf: error: ")
 
 
 # Versions of what is installed
 
 
-BOUNDS = {need.name: need for need in map(Requirement, metadata.requires("annotated-mpnet")) if not need.marker}
+NEEDS = [Requirement(need) for need in metadata.requires("annotated-mpnet")]
+BOUNDS = {need.name: need for need in NEEDS if not need.marker}
 WHOLE_COMMANDS = {"pretrain-mpnet": (cli.main, RUN),
                   "convert-to-hf": (cli.convert_main, ["--checkpoint", "none", "--output", "out"])}
 
 
 def pretend(name: str, version: str, folder: Path) -> Path:
-    "A folder that says, when it is on Python's path, that this version of a package is installed."
+    "A folder that says, when on Python's path, that this version of a package is installed."
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -223,8 +254,7 @@ def lowest(need: Requirement) -> str:
 def test_an_old_version_ends_in_a_line(place, command):
     path = os.pathsep.join([str(pretend("transformers", "4.40.0", place / "old")), *sys.path])
     words, before = WHOLE_COMMANDS[command][1], listing(place)
-    done = subprocess.run([Path(sys.executable).parent / command, *words], cwd=place, timeout=120,
-                          env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = installed(command, words, cwd=place, timeout=120, env=os.environ | {"PYTHONPATH": path})
     need = str(BOUNDS["transformers"])
     assert done.returncode == 2 and done.stdout == "", done.stderr
     assert done.stderr == (f"{command}: error: transformers 4.40.0 is too old for annotated-mpnet, "
@@ -234,7 +264,8 @@ def test_an_old_version_ends_in_a_line(place, command):
 
 @pytest.mark.parametrize("command", WHOLE_COMMANDS)
 @pytest.mark.parametrize("name", BOUNDS)
-def test_every_bound_is_watched(monkeypatch, capsys, own_logging, place, tmp_path_factory, name, command):
+@pytest.mark.usefixtures("own_logging")
+def test_every_bound_is_watched(monkeypatch, capsys, place, tmp_path_factory, name, command):
     monkeypatch.chdir(place)
     monkeypatch.setattr("annotated_mpnet.trainer.Run", stop_there)
     monkeypatch.setattr("annotated_mpnet.huggingface.to_huggingface", stop_there)
@@ -260,14 +291,21 @@ def test_a_missing_package_ends_in_a_line(monkeypatch, capsys, place):
     monkeypatch.setattr("importlib.metadata.version", version)
     assert cli.main(RUN) == 2
     err = capsys.readouterr().err
-    assert err.startswith(LINE) and f"needs {BOUNDS['rich']}, which is missing" in err and err.count("\n") == 1
+    assert is_one_line(err) and f"needs {BOUNDS['rich']}, which is missing" in err
+
+
+HELP_ALONE = """
+import sys
+from annotated_mpnet.cli import main
+main(["--help"])
+sys.exit(bool({"torch", "transformers", "packaging", "importlib.metadata"} & set(sys.modules)))
+"""
 
 
 def test_help_does_not_look_at_versions():
-    probe = ("import sys; from annotated_mpnet.cli import main; main(['--help']); "
-             "sys.exit(bool({'torch', 'transformers', 'packaging', 'importlib.metadata'} & set(sys.modules)))")
-    done = subprocess.run([sys.executable, "-S", "-c", probe], capture_output=True, text=True, timeout=60,
-                          env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(cli.__file__).parents[1]), *sys.path])})
+    path = os.pathsep.join([str(Path(cli.__file__).parents[1]), *sys.path])
+    done = subprocess.run([sys.executable, "-S", "-c", HELP_ALONE], timeout=60,
+                          env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -286,8 +324,11 @@ def own_logging():
 
 def test_exit_codes(monkeypatch, capsys, own_logging, place):
     monkeypatch.chdir(place)
-    for raised, code, says in [(KeyboardInterrupt(), 130, "stopped by Ctrl-C"), (PermissionError(13, "Permission denied", "run"), 2, "run: Permission denied"),
-                               (c.UserError("mend\nthis"), 2, "mend this"), (None, 0, None)]:
+    denied = PermissionError(13, "Permission denied", "run")
+    for raised, code, says in [(KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
+                               (denied, 2, "run: Permission denied"),
+                               (c.UserError("mend\nthis"), 2, "mend this"),
+                               (None, 0, None)]:
         def pretrain(config, **more):
             assert isinstance(config, PretrainConfig) and config.train_dir == "texts"
             if raised is not None:
@@ -309,24 +350,36 @@ def test_a_bug_keeps_its_traceback(monkeypatch, own_logging, place):
 
 def test_demo_tells_its_story(monkeypatch, capsys, own_logging, place):
     monkeypatch.chdir(place)
-    assert cli.main(["--demo", *RUN, "--total-updates", "3"]) == 0 # --demo with everything else set: small, and on these files
+    # With everything else set: small, and on these files.
+    assert cli.main(["--demo", *RUN, "--total-updates", "3"]) == 0
     out, err = capsys.readouterr()
-    assert err == "" and "the bar:" in out and "validation loss at <mask>" in out and "run/best_checkpoint.pt" in out
+    assert err == "" and "the bar:" in out
+    assert "validation loss at <mask>" in out and "run/best_checkpoint.pt" in out
     assert out.count("before:") == out.count("after:") == len(cli.DEMO_SENTENCES)
 
 
+NUMBERS = ["0", "1", "-1", "2", "3", "8", "0.5", "-0.0", "1e-3", "nan", "inf", "1e999", "9" * 30]
+NAMES = ["true", "gelu", "linear", "mlm", "plm", "valid.txt", "texts", "tokenizer", "no-mask",
+         "demo", "bfloat16"]
+ODD = ["", " ", ".", "/", "~", "--", "-", "\n", "\0", "é"]
 VALUES = st.one_of(
-    st.sampled_from(["0", "1", "-1", "2", "3", "8", "0.5", "-0.0", "1e-3", "nan", "inf", "1e999", "9" * 30, "true", "gelu", "linear", "mlm", "plm", "valid.txt",
-                     "texts", "tokenizer", "no-mask", "demo", "bfloat16", "", " ", ".", "/", "~", "--", "-", "\n", "\0", "é"]),
+    st.sampled_from(NUMBERS + NAMES + ODD),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
 )
-FLAG = st.sampled_from([name for f in c.FIELDS.values() for name in c.names(f) if f.name != "debug"]
-                       + [arguments.off_flag(f.name) for f in c.FIELDS.values() if c.kind(f) is bool])
-WORDS = st.lists(st.one_of(FLAG.map(lambda f: [f]), st.tuples(FLAG, VALUES).map(list), st.tuples(FLAG, VALUES).map(lambda t: ["=".join(t)]),
-                           VALUES.map(lambda v: [v])), max_size=6).map(lambda parts: sum(parts, []))
+ON = [name for f in c.FIELDS.values() for name in c.names(f) if f.name != "debug"]
+OFF = [arguments.off_flag(f.name) for f in c.FIELDS.values() if c.kind(f) is bool]
+FLAG = st.sampled_from(ON + OFF)
+PART = st.one_of(
+    FLAG.map(lambda flag: [flag]),
+    st.tuples(FLAG, VALUES).map(list),
+    st.tuples(FLAG, VALUES).map(lambda pair: ["=".join(pair)]),
+    VALUES.map(lambda value: [value]),
+)
+WORDS = st.lists(PART, max_size=6).map(lambda parts: sum(parts, []))
+IN_ONE_FOLDER = [HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=IN_ONE_FOLDER)
 @given(words=WORDS)
 @example(words=["--tokenizer-name", "\0"])
 @example(words=["--tokenizer-name", "no-mask"])
@@ -335,21 +388,25 @@ WORDS = st.lists(st.one_of(FLAG.map(lambda f: [f]), st.tuples(FLAG, VALUES).map(
 @example(words=["--demo", "--train-dir", "\0"])
 def test_any_words_end_in_a_line(words, place, monkeypatch, capsys, own_logging):
     monkeypatch.chdir(place)
-    monkeypatch.setattr("annotated_mpnet.trainer.loop", lambda *_: None) # whatever gets that far is not trained
+    # Whatever gets that far is not trained.
+    monkeypatch.setattr("annotated_mpnet.trainer.loop", lambda *_: None)
     monkeypatch.setattr("annotated_mpnet.trainer.load_model", lambda path: pytest.fail("trained"))
     before = listing(place)
-    # The files and the sizes come last and win, so that nothing large is built; a bad folder ends what is left.
-    code = cli.main([*words, *SMALL[:-4], "--train-dir", "nowhere", "--valid-file", "v", "--test-file", "t", "--max-positions", "16"])
+    # The files and the sizes come last and win, so that nothing large is built; a bad folder ends
+    # what is left.
+    last = "--train-dir nowhere --valid-file v --test-file t --max-positions 16".split()
+    code = cli.main([*words, *SMALL[:-4], *last])
     out, err = capsys.readouterr()
     assert listing(place) == before
     if code == 0:
         assert out.startswith("usage:") and err == ""
     else:
         assert code == 2 and err.splitlines()[-1].startswith(LINE)
-        assert all(": WARNING: " in line or ": INFO: " in line for line in err.splitlines()[:-1]), err
+        earlier = err.splitlines()[:-1]
+        assert all(": WARNING: " in line or ": INFO: " in line for line in earlier), err
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=IN_ONE_FOLDER)
 @given(words=WORDS)
 def test_any_words_after_good_ones(words, place, monkeypatch, capsys, own_logging):
     monkeypatch.chdir(place)

@@ -1,4 +1,4 @@
-"""The command line, the YAML file and the reference page all come from one dataclass: do they agree, and with what was asked for?"""
+"""The command line, the YAML file and the reference page come from one dataclass: do they agree?"""
 import json
 import logging
 import re
@@ -42,24 +42,35 @@ def another(f):
         return not f.default
     if c.kind(f) is str:
         return "some-text"
-    return next(x for x in (0.5, 7, 8) if x != f.default and isinstance(x, c.kind(f)) and c.RULES[f.metadata["rule"]](x))
+    allowed = c.RULES[f.metadata["rule"]]
+    of_its_kind = [x for x in (0.5, 7, 8) if isinstance(x, c.kind(f))]
+    return next(x for x in of_its_kind if x != f.default and allowed(x))
 
 
 # What was asked for
 
 
 def test_every_argument_of_the_reference_in_its_order():
-    ours = [(heading, list(c.names(f)), c.kind(f).__name__, f.default, f.metadata["choices"])
-            for heading, members in c.groups().items() for f in members if not f.metadata["added"]]
-    asked = [(r["section"], r["names"], r["type"], r["default"], tuple(r["choices"]) if "choices" in r else None) for r in REFERENCE]
+    ours = []
+    for heading, members in c.groups().items():
+        ours += [(heading, list(c.names(f)), c.kind(f).__name__, f.default, f.metadata["choices"])
+                 for f in members if not f.metadata["added"]]
+    asked = []
+    for r in REFERENCE:
+        choices = tuple(r["choices"]) if "choices" in r else None
+        asked.append((r["section"], r["names"], r["type"], r["default"], choices))
     assert ours == asked
 
 
 def test_additions_are_marked_and_stand_last():
     added = [f.name for f in ALL if f.metadata["added"]]
-    assert added == [f.name for f in ALL[len(REFERENCE):]] == [f.name for f in c.groups()["Additions"]]
-    assert added == ["demo", "config", "dataset_config_name", "skip_broken_shards", "packing", "objective", "return_mlm", "pred_prob", "keep_prob", "rand_prob",
-                     "no_whole_word_mask", "precision", "attention_backend", "overwrite", "fsdp"]
+    assert added == [f.name for f in ALL[len(REFERENCE):]]
+    assert added == [f.name for f in c.groups()["Additions"]]
+    assert added == [
+        "demo", "config", "dataset_config_name", "skip_broken_shards", "packing", "objective",
+        "return_mlm", "pred_prob", "keep_prob", "rand_prob", "no_whole_word_mask", "precision",
+        "attention_backend", "overwrite", "fsdp",
+    ]
 
 
 def test_every_field_is_declared_whole():
@@ -74,8 +85,9 @@ def test_every_field_is_declared_whole():
 
 
 def test_names_are_unique():
-    every = [name.replace("_", "-") for f in ALL for name in c.names(f)] + [arguments.off_flag(f.name) for f in ALL if c.kind(f) is bool]
-    assert len(set(every)) == len(every)
+    on = [name.replace("_", "-") for f in ALL for name in c.names(f)]
+    off = [arguments.off_flag(f.name) for f in ALL if c.kind(f) is bool]
+    assert len(set(on + off)) == len(on + off)
 
 
 def test_lists_of_names_name_fields():
@@ -86,15 +98,24 @@ def test_lists_of_names_name_fields():
 # The page
 
 
-def page_rows() -> list[tuple[str, list[str], str, str]]:
-    "(heading, names, type, default) of each argument on the page, as read from the Markdown."
-    rows, heading = [], None
+def argument_lines() -> list[tuple[str, str]]:
+    "(heading, line) of each argument on the page."
+    found, heading = [], None
     for line in PAGE.read_text().splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ")
         elif line.startswith("| `-") and line.count(" | ") == 3:
-            names, kind, default, _ = line.strip("| ").split(" | ", 3)
-            rows.append((heading, re.findall(r"`([^`]+)`", names), kind.strip("`"), default.strip("`")))
+            found.append((heading, line))
+    return found
+
+
+def page_rows() -> list[tuple[str, list[str], str, str]]:
+    "(heading, names, type, default) of each argument on the page, as read from the Markdown."
+    rows = []
+    for heading, line in argument_lines():
+        names, kind, default, _ = line.strip("| ").split(" | ", 3)
+        names = re.findall(r"`([^`]+)`", names)
+        rows.append((heading, names, kind.strip("`"), default.strip("`")))
     return rows
 
 
@@ -108,8 +129,8 @@ def test_page_has_every_argument():
 
 
 def test_page_marks_what_it_should():
-    lines = {re.search(r"`--([^`]+)`", line)[1].replace("-", "_"): line for line in PAGE.read_text().splitlines()
-             if line.startswith("| `--") and line.count(" | ") == 3}
+    lines = {re.search(r"`--([^`]+)`", line)[1].replace("-", "_"): line
+             for _, line in argument_lines() if line.startswith("| `--")}
     for f in ALL:
         assert ("*Addition.*" in lines[f.name]) == f.metadata["added"]
 
@@ -118,7 +139,8 @@ def test_page_has_anchors_for_its_groups():
     text = PAGE.read_text()
     anchors = re.findall(r'<a id="([^"]+)"></a>\n\n##', text)
     assert len(anchors) == len(set(anchors)) >= len(c.groups()) + 1
-    assert all(f"# {heading}\n" in text for heading in [*c.groups(), "Data Source", "Rules between arguments"])
+    headings = [*c.groups(), "Data Source", "Rules between arguments"]
+    assert all(f"# {heading}\n" in text for heading in headings)
 
 
 def test_page_lists_the_demos_defaults():
@@ -129,7 +151,8 @@ def test_page_lists_the_demos_defaults():
 
 def page_commands() -> list[list[str]]:
     blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.S)
-    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("pretrain-mpnet")]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith("pretrain-mpnet")]
 
 
 def test_commands_on_the_page():
@@ -155,8 +178,10 @@ def test_help_has_every_argument_under_its_heading():
     for members, start, end in zip(c.groups().values(), places, [*places[1:], len(text)]):
         part = " ".join(text[start:end].split())
         for f in members:
-            assert all(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", part) for name in c.names(f)), f.name
-            assert f.metadata["help"].replace(" ", "") in part.replace(" ", ""), f.name # wherever it is wrapped
+            for name in c.names(f):
+                assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", part), f.name
+            meaning = f.metadata["help"].replace(" ", "")
+            assert meaning in part.replace(" ", ""), f.name # wherever it is wrapped
 
 
 @pytest.mark.parametrize("code", [
@@ -179,7 +204,8 @@ except SystemExit as stop: assert not stop.code
 heavy = {{'torch', 'transformers', 'datasets', 'numpy'}} & set(sys.modules)
 assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -205,7 +231,8 @@ def test_spellings(f, tmp_path):
 
 
 def test_negative_values():
-    for argv in (["--checkpoint-interval", "-1"], ["--save-steps=-1"], ["-wd", "0.5", "--keep_checkpoints", "-1"]):
+    for argv in (["--checkpoint-interval", "-1"], ["--save-steps=-1"],
+                 ["-wd", "0.5", "--keep_checkpoints", "-1"]):
         assert parse_args(argv).checkpoint_interval == -1
     with pytest.raises(UserError, match="--lr must be above 0, not -0.001"):
         parse_args(["--lr", "-1e-3"])
@@ -225,19 +252,23 @@ def test_order_of_sources(tmp_path):
             assert getattr(parse_args(DEMO + plain), name) == f.default
             assert getattr(parse_args(plain + DEMO), name) == f.default
         path.write_text(yaml.safe_dump({name: f.default, "demo": True}))
-        assert getattr(parse_args(["--config", str(path)]), name) == f.default
-        assert getattr(parse_args(["--config", str(path), *words(f, demo_value)]), name) == demo_value
+        from_file = ["--config", str(path)]
+        assert getattr(parse_args(from_file), name) == f.default
+        assert getattr(parse_args([*from_file, *words(f, demo_value)]), name) == demo_value
 
 
 def test_flags_turn_off_what_a_file_turned_on(tmp_path):
     path = tmp_path / "run.yaml"
+    from_file = ["--config", str(path)]
     for f in ALL:
         if c.kind(f) is bool:
             path.write_text(f"{f.name}: true\n")
-            assert getattr(parse_args(["--config", str(path)]), f.name) is True
-            assert getattr(parse_args(["--config", str(path), arguments.off_flag(f.name)]), f.name) is False
+            assert getattr(parse_args(from_file), f.name) is True
+            off = parse_args([*from_file, arguments.off_flag(f.name)])
+            assert getattr(off, f.name) is False
     path.write_text("demo: true\n")
-    assert parse_args(["--config", str(path), "--no-demo"]) == replace(PretrainConfig(), config=str(path))
+    plain = replace(PretrainConfig(), config=str(path))
+    assert parse_args([*from_file, "--no-demo"]) == plain
 
 
 def test_the_last_of_two_flags_wins():
@@ -252,12 +283,19 @@ def values(f) -> st.SearchStrategy:
         return st.booleans()
     if c.kind(f) is str:
         return st.text("abcxyz /._-é0123456789", min_size=1).filter(lambda s: not s.startswith("-"))
-    numbers = st.integers(-2, 10**6) if c.kind(f) is int else st.floats(0, 10, allow_nan=False) | st.floats(1e-12, 1)
+    numbers = st.floats(0, 10, allow_nan=False) | st.floats(1e-12, 1)
+    if c.kind(f) is int:
+        numbers = st.integers(-2, 10**6)
     return numbers.filter(c.RULES[f.metadata["rule"]])
 
 
-SOME = st.lists(st.sampled_from([f for f in ALL if f.name not in ("config", "demo")]), unique_by=lambda f: f.name, max_size=8).flatmap(
+FIELD = st.sampled_from([f for f in ALL if f.name not in ("config", "demo")])
+SOME = st.lists(FIELD, unique_by=lambda f: f.name, max_size=8).flatmap(
     lambda chosen: st.fixed_dictionaries({f.name: values(f) for f in chosen}))
+
+
+def command_line(settings: dict) -> list[str]:
+    return [word for name, value in settings.items() for word in words(c.FIELDS[name], value)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -265,10 +303,9 @@ SOME = st.lists(st.sampled_from([f for f in ALL if f.name not in ("config", "dem
 def test_file_and_command_line_say_the_same(tmp_path_factory, in_file, on_command_line):
     path = tmp_path_factory.mktemp("yaml") / "run.yaml"
     path.write_text(yaml.safe_dump(in_file, allow_unicode=True), encoding="utf-8")
-    argv = lambda settings: [word for name, value in settings.items() for word in words(c.FIELDS[name], value)]
-    from_file = parse_args(["--config", str(path)])
-    assert replace(from_file, config=None) == parse_args(argv(in_file)) == PretrainConfig(**in_file)
-    both = parse_args(["--config", str(path), *argv(on_command_line)])
+    from_file = replace(parse_args(["--config", str(path)]), config=None)
+    assert from_file == parse_args(command_line(in_file)) == PretrainConfig(**in_file)
+    both = parse_args(["--config", str(path), *command_line(on_command_line)])
     assert replace(both, config=None) == PretrainConfig(**(in_file | on_command_line))
 
 
@@ -303,7 +340,9 @@ def line_of(argv, **kwargs) -> str:
     (["--pred-prob", "0"], "--pred-prob must be in (0, 1)"),
     (["--checkpoint-interval", "0"], "--checkpoint-interval must be -1 or at least 1"),
     (["--seed", "-1"], "--seed must be in [0, 2^63)"),
-    (["--activation-fn", "rellu"], "--activation-fn takes one of gelu, gelu_accurate, relu, relu2, silu, tanh, linear, not 'rellu'; did you mean relu?"),
+    (["--activation-fn", "rellu"],
+     "--activation-fn takes one of gelu, gelu_accurate, relu, relu2, silu, tanh, linear, "
+     "not 'rellu'; did you mean relu?"),
     (["--objective", "clm"], "--objective takes one of mpnet, mlm, plm, not 'clm'"),
     (["--precision", "float16"], "--precision takes one of auto, float32, bfloat16, not 'float16'"),
     (["--checkpoint-dir", ""], "--checkpoint-dir takes text, not ''"),
@@ -313,10 +352,14 @@ def line_of(argv, **kwargs) -> str:
     (["--demo", "--encoder-attention-heads", "5"], "--encoder-attention-heads 5"),
     (["--demo", "--max-positions", "50"], "--max-positions 50 is below --max-tokens"),
     (["--demo", "--keep-prob", "0.7", "--rand-prob", "0.4"], "add up to more than 1"),
-    (["--demo", "--return-mlm", "--objective", "plm"], "--return-mlm goes with --objective mpnet, not plm"),
-    (["--demo", "--lr", "1e-3", "--end-learning-rate", "2e-3"], "--end-learning-rate 0.002 is above --lr 0.001"),
-    (["--demo", "--relative-attention-num-buckets", "15"], "--relative-attention-num-buckets must be even, not 15"),
-    (["--demo", "-num_buckets", "64", "--relative-attention-max-distance", "16"], "--relative-attention-max-distance 16"),
+    (["--demo", "--return-mlm", "--objective", "plm"],
+     "--return-mlm goes with --objective mpnet, not plm"),
+    (["--demo", "--lr", "1e-3", "--end-learning-rate", "2e-3"],
+     "--end-learning-rate 0.002 is above --lr 0.001"),
+    (["--demo", "--relative-attention-num-buckets", "15"],
+     "--relative-attention-num-buckets must be even, not 15"),
+    (["--demo", "-num_buckets", "64", "--relative-attention-max-distance", "16"],
+     "--relative-attention-max-distance 16"),
     (["--train-dir", "texts"], "--train-dir also needs --valid-file and --test-file"),
     (["--demo", "--train-dir", "texts", "--valid-file", "v.txt"], "also needs --test-file"),
     (["--demo", "--test-file", "t.txt"], "--test-file also needs --train-dir and --valid-file"),
@@ -362,9 +405,13 @@ def test_a_folder_is_no_file(tmp_path):
     assert f"--config {tmp_path}: Is a directory" in line_of(["--config", str(tmp_path)])
 
 
+FLAGS = [name for f in ALL for name in c.names(f)]
+ODD = ["-1", "0", "1e400", "9" * 5000, "--", "-", "=", "--=", "-1x", "nan", "--lr=", "-wd=3"]
+WORD = st.sampled_from(FLAGS) | st.text(max_size=8) | st.sampled_from(ODD)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from([n for f in ALL for n in c.names(f)]) | st.text(max_size=8)
-                | st.sampled_from(["-1", "0", "1e400", "9" * 5000, "--", "-", "=", "--=", "-1x", "nan", "--lr=", "-wd=3"]), max_size=6))
+@given(st.lists(WORD, max_size=6))
 def test_any_words_give_a_config_or_one_exception(argv):
     try:
         check(parse_args(argv))
@@ -373,8 +420,9 @@ def test_any_words_give_a_config_or_one_exception(argv):
 
 
 @pytest.mark.parametrize("words", [
-    "--demo", "--max-tokens 64", "--encoder-embed-dim 100 --encoder-attention-heads 3", "-num_buckets 9", "--return-mlm --objective mlm",
-    "--max-positions 8", "--keep-prob 1", "--train-dir texts", "--fsdp --compile", "--wandb-watch", "--resume-checkpoint a.pt -end_lr 9",
+    "--demo", "--max-tokens 64", "--encoder-embed-dim 100 --encoder-attention-heads 3",
+    "-num_buckets 9", "--return-mlm --objective mlm", "--max-positions 8", "--keep-prob 1",
+    "--train-dir texts", "--fsdp --compile", "--wandb-watch", "--resume-checkpoint a.pt -end_lr 9",
 ])
 def test_refused_before_anything_is_worked_out(words):
     "What `check` refuses, `refuse` does, in the same words and without changing anything."
@@ -408,7 +456,8 @@ def test_given(tmp_path):
 
 def test_unset_values():
     plain = check(PretrainConfig(), own_data=True)
-    assert (plain.max_positions, plain.warmup_updates, plain.eval_interval_steps) == (512, 1000, 5000)
+    assert (plain.max_positions, plain.warmup_updates) == (512, 1000)
+    assert plain.eval_interval_steps == 5000
     assert check(plain, own_data=True) == plain
     assert check(parse_args(["--demo", "--max-tokens", "64"])).max_positions == 64
     assert check(parse_args(["--demo", "--warmup-updates", "0"])).warmup_updates == 0
@@ -424,7 +473,8 @@ def test_check_changes_a_copy():
 
 def test_eval_interval_follows_the_checkpoints():
     assert check(parse_args(["--save-steps", "70"])).eval_interval_steps == 70
-    assert check(parse_args(["--save-steps", "70", "--eval-interval-steps", "7"])).eval_interval_steps == 7
+    argv = ["--save-steps", "70", "--eval-interval-steps", "7"]
+    assert check(parse_args(argv)).eval_interval_steps == 7
     assert check(parse_args([])).eval_interval_steps == 5000
 
 
@@ -432,7 +482,8 @@ def test_warnings(caplog):
     caplog.set_level(logging.INFO, "annotated_mpnet")
     check(parse_args(["--demo", "--warmup-updates", "50", "--total-updates", "10"]))
     check(parse_args(["--demo", "--max-positions", "2048"]))
-    assert [(r.levelname, r.getMessage().split(" ")[0]) for r in caplog.records] == [("WARNING", "--warmup-updates"), ("INFO", "2048")]
+    said = [(r.levelname, r.getMessage().split(" ")[0]) for r in caplog.records]
+    assert said == [("WARNING", "--warmup-updates"), ("INFO", "2048")]
     caplog.clear()
     check(parse_args(DEMO))
     assert not caplog.records
@@ -443,22 +494,27 @@ def test_warnings(caplog):
 
 def test_sources(caplog):
     files = ["--train-dir", "texts", "--valid-file", "v.txt", "--test-file", "t.txt"]
-    assert check(parse_args(files)).train_dir == check(parse_args(DEMO + files)).train_dir == "texts"
+    for argv in (files, DEMO + files):
+        assert check(parse_args(argv)).train_dir == "texts"
     assert check(parse_args(DEMO)).dataset_name is None
     assert check(parse_args([])).dataset_name == c.DEFAULT_DATASET
     assert check(PretrainConfig(), own_data=True).dataset_name is None
     assert not caplog.records
     both = check(parse_args(["--dataset-name", "some/texts", *files]))
-    assert (both.dataset_name, both.train_dir, both.valid_file, both.test_file) == ("some/texts", None, None, None)
-    assert "--dataset-name some/texts is used; --train-dir and --valid-file and --test-file left out" in caplog.text
+    files = (both.train_dir, both.valid_file, both.test_file)
+    assert both.dataset_name == "some/texts" and files == (None, None, None)
+    assert ("--dataset-name some/texts is used; "
+            "--train-dir and --valid-file and --test-file left out") in caplog.text
 
 
 def test_a_file_in_the_way(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("notes")
     for name in ("--checkpoint-dir", "--tensorboard-log-dir"):
-        assert f"{name} notes.txt can't be a folder" in line_of(["--demo", name, "notes.txt"])
-        assert f"{name} notes.txt/run can't be a folder: notes.txt is a file" in line_of(["--demo", name, "notes.txt/run"])
+        line = line_of(["--demo", name, "notes.txt"])
+        assert f"{name} notes.txt can't be a folder" in line
+        line = line_of(["--demo", name, "notes.txt/run"])
+        assert f"{name} notes.txt/run can't be a folder: notes.txt is a file" in line
 
 
 def test_two_sources_of_weights():
@@ -468,15 +524,24 @@ def test_two_sources_of_weights():
 # The model's part
 
 
+def positions(model: ModelConfig) -> tuple[int, int, int]:
+    "How many, and the buckets and the largest distance of the relative ones."
+    buckets, distance = model.relative_attention_num_buckets, model.relative_attention_max_distance
+    return model.max_positions, buckets, distance
+
+
 def test_model_config_takes_the_runs_values():
-    run = parse_args(["--demo", "-prenorm", "-activation", "relu2", "--max-tokens", "40", "--objective", "mlm", "--dropout", "0.2"])
+    run = parse_args("--demo -prenorm -activation relu2 --max-tokens 40 --objective mlm "
+                     "--dropout 0.2".split())
     model = ModelConfig.from_pretrain(run, vocab_size=1000, pad_token_id=3)
-    shared = [f.name for f in fields(ModelConfig) if f.name in c.FIELDS and not f.name.startswith(("max_", "relative_"))]
-    assert len(shared) == 10 and all(getattr(model, name) == getattr(run, name) for name in shared)
-    assert (model.vocab_size, model.pad_token_id, model.max_positions, model.layer_norm_eps) == (1000, 3, 40, 1e-5)
-    assert (model.relative_attention_num_buckets, model.relative_attention_max_distance) == (32, 128)
+    both = [f.name for f in fields(ModelConfig) if f.name in c.FIELDS]
+    shared = [name for name in both if not name.startswith(("max_", "relative_"))]
+    assert len(shared) == 10
+    assert all(getattr(model, name) == getattr(run, name) for name in shared)
+    assert (model.vocab_size, model.pad_token_id, model.layer_norm_eps) == (1000, 3, 1e-5)
+    assert positions(model) == (40, 32, 128)
     longer = ModelConfig.from_pretrain(replace(run, max_positions=1024), 1000)
-    assert (longer.max_positions, longer.relative_attention_num_buckets, longer.relative_attention_max_distance) == (1024, 64, 256)
+    assert positions(longer) == (1024, 64, 256)
 
 
 def test_model_config_defaults_are_those_of_a_run():
@@ -489,10 +554,12 @@ def test_model_config_round_trip():
 
 
 @pytest.mark.parametrize("bad", [
-    dict(vocab_size=0), dict(vocab_size=1), dict(pad_token_id=-1), dict(pad_token_id=10), dict(encoder_layers=0),
-    dict(encoder_embed_dim=770), dict(encoder_attention_heads=0), dict(encoder_ffn_dim=-1), dict(dropout=1.0), dict(attention_dropout=-0.1),
-    dict(activation_fn="swish"), dict(objective="clm"), dict(max_positions=None), dict(max_positions=0), dict(layer_norm_eps=0.0),
-    dict(relative_attention_num_buckets=2), dict(relative_attention_num_buckets=9), dict(relative_attention_max_distance=8),
+    dict(vocab_size=0), dict(vocab_size=1), dict(pad_token_id=-1), dict(pad_token_id=10),
+    dict(encoder_layers=0), dict(encoder_embed_dim=770), dict(encoder_attention_heads=0),
+    dict(encoder_ffn_dim=-1), dict(dropout=1.0), dict(attention_dropout=-0.1),
+    dict(activation_fn="swish"), dict(objective="clm"), dict(max_positions=None),
+    dict(max_positions=0), dict(layer_norm_eps=0.0), dict(relative_attention_num_buckets=2),
+    dict(relative_attention_num_buckets=9), dict(relative_attention_max_distance=8),
 ])
 def test_bad_models(bad):
     with pytest.raises(UserError):
