@@ -281,6 +281,16 @@ def test_every_bound_is_watched(monkeypatch, capsys, place, tmp_path_factory, na
         assert refused or "as far as this test goes" in err, err
 
 
+@pytest.mark.usefixtures("own_logging")
+def test_a_version_with_a_known_fault_ends_in_a_line(monkeypatch, capsys, place, tmp_path):
+    "datasets 5.0.0 forgets where a stream is: texts held out are those that are trained on."
+    monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(pretend("datasets", "5.0.0", tmp_path))
+    assert cli.main(RUN) == 2
+    err = capsys.readouterr().err
+    assert is_one_line(err) and "datasets 5.0.0 doesn't work with annotated-mpnet" in err
+
+
 def test_a_missing_package_ends_in_a_line(monkeypatch, capsys, place):
     monkeypatch.chdir(place)
     found = metadata.version

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import logging
+import multiprocessing
 import operator
 import os
 import random
@@ -97,8 +98,12 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    "So that chunks, blocks and cycles all end within a few updates."
+    "So that chunks, blocks and cycles all end within a few updates; forked workers inherit it."
     monkeypatch.setattr(chunks, "CHUNK", 8)
+    usual = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("fork", force=True)
+    yield
+    multiprocessing.set_start_method(usual, force=True)
 
 
 @pytest.fixture
@@ -248,6 +253,17 @@ def test_workers_change_nothing(folders, kind, packing, workers):
     other = make(folders, kind, packing=packing)    # what workers left is taken up without them
     assert other.load_state_dict(stored(after[-1])) == []
     assert_same([next(iter(other))], updates[stop + 8:stop + 9])
+
+
+@pytest.mark.parametrize("kind", ["files", "jsonl"])
+def test_workers_that_inherit_nothing(folders, kind, monkeypatch):
+    "As macOS and Python 3.14 start processes: all that a worker needs is sent to it."
+    monkeypatch.undo()  # nothing is patched there
+    wanted, states = run(make(folders, kind), 3)
+    multiprocessing.set_start_method("forkserver", force=True)
+    found, after = run(make(folders, kind, num_workers=1), 3)
+    assert_same(found, wanted)
+    assert after == states
 
 
 def test_a_batch_does_not_depend_on_its_neighbours(folders):
