@@ -88,11 +88,11 @@ def test_padded_vocabulary_without_a_tokenizer(vocab, tmp_path):
 def test_what_a_folder_holds(tokenizer, tmp_path):
     to_huggingface(small(max_positions=40), tmp_path / "deep/er/hf", tokenizer)
     folder = tmp_path / "deep/er/hf"
-    tokenizer.save_pretrained(tmp_path / "tokenizer")          # of transformers 4, there is a file more
+    tokenizer.save_pretrained(tmp_path / "tokenizer")  # of transformers 4, there is a file more
     its_files = files(tmp_path / "tokenizer")
     assert files(folder) == sorted(["README.md", "config.json", "model.safetensors", *its_files])
     assert {"tokenizer.json", "tokenizer_config.json"} <= set(its_files)
-    assert files(folder.parent) == ["hf"]                     # nothing temporary is left
+    assert files(folder.parent) == ["hf"]  # nothing temporary is left
     config = json.loads((folder / "config.json").read_text())
     wanted = {"model_type": "mpnet", "architectures": ["MPNetForMaskedLM"], "vocab_size": 500, "layer_norm_eps": 1e-5, "max_position_embeddings": 42,
               "hidden_size": 16, "hidden_act": "gelu", "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "relative_attention_num_buckets": 32}
@@ -100,7 +100,7 @@ def test_what_a_folder_holds(tokenizer, tmp_path):
     theirs, its = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert len(its) == theirs.get_input_embeddings().weight.shape[0] == 500
     assert its.model_max_length == 40 and set(its("one two", "three").keys()) == {"input_ids", "attention_mask"}
-    assert tokenizer.model_max_length == 64                   # the caller's own is left alone
+    assert tokenizer.model_max_length == 64  # the caller's own is left alone
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def test_what_the_comparison_covers(tokenizer):
     for given in (None, tokenizer):
         ids, mask = sample_batch(model.config, given)
         assert ids.shape == (2, 300) and mask.sum(1).tolist()[1] == 300 and 3 < mask.sum(1)[0] < 20
-        assert ((ids == 1) == (mask == 0)).all()              # padding where there is no text, and nowhere else
+        assert ((ids == 1) == (mask == 0)).all()  # padding where there is no text, and nowhere else
 
 
 # What plain transformers can't represent
@@ -126,7 +126,8 @@ BEYOND = {
 def test_refused_plain_and_exported_with_code(kind, tmp_path):
     changes, reason = BEYOND[kind]
     model = small(**changes)
-    with pytest.raises(UserError) as caught: to_huggingface(model, tmp_path / "hf")
+    with pytest.raises(UserError) as caught:
+        to_huggingface(model, tmp_path / "hf")
     assert reason in str(caught.value) and "with_code" in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "hf").exists() and len(obstacles(model.config)) == len(changes)
     assert to_huggingface(model, tmp_path / "hf", with_code=True) < 1e-5
@@ -144,15 +145,16 @@ def test_code_works_through_the_auto_classes(kind, tmp_path):
     body = AutoModel.from_pretrained(folder, trust_remote_code=True)
     pad = model.config.pad_token_id
     ids = torch.randint(8, 500, (3, 20))
-    ids[1, 9:], ids[2, :5] = pad, pad                         # padding on either side
+    ids[1, 9:], ids[2, :5] = pad, pad  # padding on either side
     mask = (ids != pad).long()
-    assert torch.equal(body(ids, attention_mask=mask).last_hidden_state, model.encode(ids, mask))      # padding included
+    # padding included
+    assert torch.equal(body(ids, attention_mask=mask).last_hidden_state, model.encode(ids, mask))
     assert torch.equal(head(ids, attention_mask=mask).logits, model.logits(model.encode(ids, mask))[..., :500])
     labels = torch.where(mask.bool(), ids, -100)
     assert torch.isclose(head(ids, attention_mask=mask, labels=labels).loss,
                          torch.nn.functional.cross_entropy(model.logits(model.encode(ids, mask))[..., :500].flatten(0, 1), labels.flatten()))
     assert head.config.hidden_size == 16 and head.config.max_position_embeddings == 66 and head.get_input_embeddings().weight.shape == (500, 16)
-    head.save_pretrained(tmp_path / "again")                  # and it survives there
+    head.save_pretrained(tmp_path / "again")  # and it survives there
     assert same(load_file(tmp_path / "again/model.safetensors"), load_file(folder / "model.safetensors"))
 
 
@@ -165,7 +167,7 @@ def test_code_stands_alone():
 
 # Theirs, ours, training, theirs
 
-def save_theirs(model,     # of transformers
+def save_theirs(model,  # of transformers
                 folder, kind, # safetensors or bin
                 sharded, tied):
     "What save_pretrained writes, of today and, for .bin, of earlier versions, which kept both names of tied tensors."
@@ -173,13 +175,16 @@ def save_theirs(model,     # of transformers
     if kind == "safetensors": return
     names = [path for path in Path(folder).glob("*.safetensors")]
     state = {name: x for path in names for name, x in load_file(path).items()}
-    for path in names: path.unlink()
+    for path in names:
+        path.unlink()
     (Path(folder) / "model.safetensors.index.json").unlink(missing_ok=True)
-    if tied and isinstance(model, MPNetForMaskedLM): state |= {"lm_head.decoder.weight": state["mpnet.embeddings.word_embeddings.weight"], "lm_head.decoder.bias": state["lm_head.bias"]}
+    if tied and isinstance(model, MPNetForMaskedLM):
+        state |= {"lm_head.decoder.weight": state["mpnet.embeddings.word_embeddings.weight"], "lm_head.decoder.bias": state["lm_head.bias"]}
     state["mpnet.embeddings.position_ids"] = torch.arange(66)[None]
     if not sharded: return torch.save(state, Path(folder) / "pytorch_model.bin")
     parts = {f"pytorch_model-{i + 1:05}-of-00003.bin": sorted(state)[i::3] for i in range(3)}
-    for part, members in parts.items(): torch.save({name: state[name] for name in members}, Path(folder) / part)
+    for part, members in parts.items():
+        torch.save({name: state[name] for name in members}, Path(folder) / part)
     index = {"metadata": {}, "weight_map": {name: part for part, members in parts.items() for name in members}}
     (Path(folder) / "pytorch_model.bin.index.json").write_text(json.dumps(index))
 
@@ -225,10 +230,13 @@ def test_there_and_back_with_training_between(kind, sharded, tied, tokenizer, tm
     assert not sharded or len(files(tmp_path / "theirs")) > 5
     ours, its_tokenizer = from_huggingface(tmp_path / "theirs")
     assert ours.config.layer_norm_eps == 1e-12 and ours.config.max_positions == 64
-    if tied: assert apart(ours, model) < 1e-4 and not caplog.records
-    else: assert "output matrix" in caplog.text               # said, and the hidden vectors are still the same:
+    if tied:
+        assert apart(ours, model) < 1e-4 and not caplog.records
+    else:
+        assert "output matrix" in caplog.text  # said, and the hidden vectors are still the same:
     ids, mask = sample_batch(ours.config)
-    with torch.no_grad(): assert (ours.encode(ids, mask) - model.mpnet(ids, attention_mask=mask).last_hidden_state)[mask.bool()].abs().max() < 1e-4
+    with torch.no_grad():
+        assert (ours.encode(ids, mask) - model.mpnet(ids, attention_mask=mask).last_hidden_state)[mask.bool()].abs().max() < 1e-4
     before = {name: x.clone() for name, x in ours.state_dict().items()}
     train(ours, its_tokenizer)
     assert not same(before, ours.state_dict()) and not ours.mpnet.embeddings.word_embeddings.weight[500:].any()
@@ -263,7 +271,8 @@ def test_without_a_head_it_gets_a_fresh_one(kind, pooler, tmp_path, caplog):
     assert tokenizer is None and [r.levelname for r in caplog.records] == ["INFO"] * pooler + ["WARNING"]
     assert ("pooler" in caplog.text) == pooler and "head" in caplog.records[-1].getMessage()
     ids, mask = sample_batch(ours.config)
-    with torch.no_grad(): assert (ours.encode(ids, mask) - model(ids, attention_mask=mask).last_hidden_state)[mask.bool()].abs().max() < 1e-4
+    with torch.no_grad():
+        assert (ours.encode(ids, mask) - model(ids, attention_mask=mask).last_hidden_state)[mask.bool()].abs().max() < 1e-4
     to_huggingface(ours, tmp_path / "hf")
 
 
@@ -284,7 +293,8 @@ def test_more_buckets_than_transformers_uses(tmp_path, caplog):
 
 
 def break_config(**changes): # (folder) -> None
-    def damage(folder): (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | changes))
+    def damage(folder):
+        (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | changes))
     return damage
 
 
@@ -315,18 +325,21 @@ def test_models_that_are_refused(damage, said, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "theirs")
     from_huggingface(tmp_path / "theirs")
     damage(tmp_path / "theirs")
-    with pytest.raises(UserError) as caught: from_huggingface(tmp_path / "theirs")
+    with pytest.raises(UserError) as caught:
+        from_huggingface(tmp_path / "theirs")
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_another_kind_of_model(tmp_path):
     BertModel(BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)).save_pretrained(tmp_path / "bert")
-    with pytest.raises(UserError, match="'bert', not mpnet"): from_huggingface(tmp_path / "bert")
+    with pytest.raises(UserError, match="'bert', not mpnet"):
+        from_huggingface(tmp_path / "bert")
 
 
 @pytest.mark.parametrize("name", ["nowhere/at-all", "../up", "a/b/c", ""])
 def test_names_that_are_no_model(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface.constants, "ENDPOINT", "http://127.0.0.1:9") # nobody answers there
+    # nobody answers there
+    monkeypatch.setattr(huggingface.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
     asked, session = [], huggingface.get_session()
 
@@ -335,7 +348,8 @@ def test_names_that_are_no_model(name, tmp_path, monkeypatch):
         return session.get(url, timeout=timeout)
 
     monkeypatch.setattr(huggingface, "get_session", lambda: SimpleNamespace(get=get))
-    with pytest.raises(UserError) as caught: from_huggingface(name)
+    with pytest.raises(UserError) as caught:
+        from_huggingface(name)
     assert "\n" not in str(caught.value)
     # One question, with a limit, where the name may be one on the Hub; else none.
     on_hub = "http://127.0.0.1:9/api/models/nowhere/at-all", 3
@@ -350,7 +364,8 @@ def test_shards_outside_of_the_folder_are_not_read(tmp_path):
     shutil.move(tmp_path / "theirs/pytorch_model-00001-of-00003.bin", tmp_path / "outside.bin")
     for elsewhere in ("../outside.bin", str(tmp_path / "outside.bin"), "absent.bin"):
         path.write_text(json.dumps({"weight_map": {name: elsewhere for name in index["weight_map"]}}))
-        with pytest.raises(UserError, match="lacks parts"): from_huggingface(tmp_path / "theirs")
+        with pytest.raises(UserError, match="lacks parts"):
+            from_huggingface(tmp_path / "theirs")
 
 
 # From a checkpoint
@@ -371,7 +386,8 @@ def test_top_predictions_are_the_same(name, run, tmp_path):
     folder, model = run
     assert to_huggingface(folder / name, tmp_path / "hf") < 1e-4
     tokenizer, fill = load_checkpoint_tokenizer(folder), pipeline("fill-mask", model=str(tmp_path / "hf"))
-    for text in ("the <mask> of the function is a string.", "return a new <mask> object.", "<mask>"): same_guesses(model, tokenizer, fill, text)
+    for text in ("the <mask> of the function is a string.", "return a new <mask> object.", "<mask>"):
+        same_guesses(model, tokenizer, fill, text)
 
 
 def test_the_model_card(run, tmp_path):
@@ -385,8 +401,10 @@ def test_the_model_card(run, tmp_path):
 
 
 def test_a_foreign_checkpoint_by_its_tokenizer(tmp_path):
-    with pytest.raises(UserError, match="holds no tokenizer"): to_huggingface(FIXTURES / "pszemraj_a.pt", tmp_path / "hf")
-    with pytest.raises(UserError, match="trust-checkpoint"): to_huggingface(FIXTURES / "yext_legacy.pt", tmp_path / "hf", save_tokenizer=False)
+    with pytest.raises(UserError, match="holds no tokenizer"):
+        to_huggingface(FIXTURES / "pszemraj_a.pt", tmp_path / "hf")
+    with pytest.raises(UserError, match="trust-checkpoint"):
+        to_huggingface(FIXTURES / "yext_legacy.pt", tmp_path / "hf", save_tokenizer=False)
     assert to_huggingface(FIXTURES / "yext_legacy.pt", tmp_path / "bare", save_tokenizer=False, trust_checkpoint=True) < 1e-4
     assert to_huggingface(FIXTURES / "pszemraj_a.pt", tmp_path / "hf", tokenizer=FIXTURES / "tokenizer") < 1e-4
     again, tokenizer = from_huggingface(tmp_path / "hf")
@@ -396,7 +414,8 @@ def test_a_foreign_checkpoint_by_its_tokenizer(tmp_path):
 
 def test_a_tokenizer_that_does_not_fit(tokenizer, tmp_path):
     for changes, said in [({"vocab_size": 499}, "500 tokens and the model 499"), ({"vocab_size": 700}, "the model 700"), ({"pad_token_id": 0}, "padding id")]:
-        with pytest.raises(UserError, match=said): to_huggingface(small(**changes), tmp_path / "hf", tokenizer, with_code=True)
+        with pytest.raises(UserError, match=said):
+            to_huggingface(small(**changes), tmp_path / "hf", tokenizer, with_code=True)
     assert files(tmp_path) == [] or files(tmp_path) == ["modules"]
 
 
@@ -408,8 +427,10 @@ def test_folders_that_are_taken(tokenizer, tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "empty").mkdir()
     for name, said in (("full", "not empty"), ("file", "is a file")):
-        with pytest.raises(UserError, match=said): to_huggingface(small(), tmp_path / name, tokenizer)
-    with pytest.raises(UserError, match="could not write"): to_huggingface(small(), tmp_path / "file/below", tokenizer)
+        with pytest.raises(UserError, match=said):
+            to_huggingface(small(), tmp_path / name, tokenizer)
+    with pytest.raises(UserError, match="could not write"):
+        to_huggingface(small(), tmp_path / "file/below", tokenizer)
     to_huggingface(small(), tmp_path / "empty", tokenizer)
     assert files(tmp_path / "full") == ["mine.txt"] and "model.safetensors" in files(tmp_path / "empty")
 
@@ -424,7 +445,8 @@ def test_a_difference_is_an_error_and_leaves_nothing(spoil, with_code, tokenizer
         spoil(weights)
         return weights
     monkeypatch.setattr(export, "trimmed", trimmed)
-    with pytest.raises(UserError, match="other logits"): to_huggingface(small(), tmp_path / "hf", tokenizer, with_code=with_code)
+    with pytest.raises(UserError, match="other logits"):
+        to_huggingface(small(), tmp_path / "hf", tokenizer, with_code=with_code)
     assert files(tmp_path) == []
 
 
@@ -433,7 +455,8 @@ def test_a_difference_is_an_error_and_leaves_nothing(spoil, with_code, tokenizer
 def test_an_error_on_the_way_leaves_nothing(step, error, tokenizer, tmp_path, monkeypatch):
     def fail(*args): raise error
     monkeypatch.setattr(export, step, fail)
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)): to_huggingface(small(), tmp_path / "hf", tokenizer)
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)):
+        to_huggingface(small(), tmp_path / "hf", tokenizer)
     assert files(tmp_path) == []
 
 
@@ -466,10 +489,13 @@ def test_fuzz_safetensors(tmp_path):
     harmless = 0
     for _ in range(120):
         path.write_bytes(damaged(raw, rng))
-        try: found = from_huggingface(tmp_path / "theirs")[0]
-        except UserError as error: assert "\n" not in str(error)
-        else: harmless += same(found.state_dict(), right) or pytest.fail("other weights, and no word of it")
-    assert harmless < 6                                     # damage to the file's free-form notes
+        try:
+            found = from_huggingface(tmp_path / "theirs")[0]
+        except UserError as error:
+            assert "\n" not in str(error)
+        else:
+            harmless += same(found.state_dict(), right) or pytest.fail("other weights, and no word of it")
+    assert harmless < 6  # damage to the file's free-form notes
 
 
 def test_fuzz_config(tmp_path):
@@ -480,7 +506,8 @@ def test_fuzz_config(tmp_path):
     for i in range(60):
         name = rng.choice(needed)
         path.write_text(json.dumps(content | {name: rng.choice([-1, 0, 7, 10**9, 1.5, "x", [], {}, True])}) if i % 3 else json.dumps(content)[:rng.randrange(len(json.dumps(content)))])
-        with pytest.raises(UserError) as caught: from_huggingface(tmp_path / "theirs")
+        with pytest.raises(UserError) as caught:
+            from_huggingface(tmp_path / "theirs")
         assert "\n" not in str(caught.value)
 
 
@@ -488,10 +515,13 @@ def test_fuzz_our_own_files_any_bit(run, tmp_path):
     raw, rng = (run[0] / "best_checkpoint.pt").read_bytes(), random.Random(0)
     for i in range(100):
         bad = bytearray(raw)
-        if i % 4: bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
-        else: bad = bad[:rng.randrange(len(bad))]
+        if i % 4:
+            bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+        else:
+            bad = bad[:rng.randrange(len(bad))]
         (tmp_path / "x.pt").write_bytes(bad)
-        with pytest.raises(UserError) as caught: to_huggingface(tmp_path / "x.pt", tmp_path / "hf")
+        with pytest.raises(UserError) as caught:
+            to_huggingface(tmp_path / "x.pt", tmp_path / "hf")
         assert "\n" not in str(caught.value) and files(tmp_path) == ["x.pt"]
 
 

@@ -36,7 +36,7 @@ def largest_difference(ours, theirs): # logits, ours perhaps wider
     "Over all logits of the real vocabulary."
     width = theirs.shape[-1]
     assert ours.shape[:-1] == theirs.shape[:-1] and ours.shape[-1] >= width
-    assert theirs.std() > 0.1                                             # logits that say something
+    assert theirs.std() > 0.1  # logits that say something
     return float((ours[..., :width] - theirs).abs().max())
 
 
@@ -50,14 +50,14 @@ def test_original_mpnet_and_auxiliary_mlm():
     assert largest_difference(auxiliary, io["mlm_aux_logits"]) < ROUNDING
     alone = model(io["input_ids"], io["positions"], io["pred_size"])
     assert largest_difference(alone, io["mpnet_logits"]) < ROUNDING
-    assert largest_difference(main, io["mlm_aux_logits"]) > 0.01          # the two are not the same thing
+    assert largest_difference(main, io["mlm_aux_logits"]) > 0.01  # the two are not the same thing
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("objective", ["plm", "mlm"])
 def test_original_plm_and_mlm(objective):
     model, io = foreign("fairseq_mpnet", objective)
-    ids = io[f"{objective}_input_ids"]                                    # plm (3, T + P), mlm (3, T)
+    ids = io[f"{objective}_input_ids"]  # plm (3, T + P), mlm (3, T)
     logits = model(ids, io["positions"][:, :ids.shape[1]], io["pred_size"])
     assert largest_difference(logits, io[f"{objective}_logits"]) < ROUNDING
 
@@ -71,7 +71,7 @@ def test_pszemraj_with_padding_and_padded_vocabulary():
     assert largest_difference(main, io["logits"]) < ROUNDING
     assert largest_difference(auxiliary, io["mlm_logits"]) < ROUNDING
     unmasked = model(io["input_ids"], io["positions"], io["pred_size"])
-    assert largest_difference(unmasked, io["logits"]) > 0.1               # the mask matters
+    assert largest_difference(unmasked, io["logits"]) > 0.1  # the mask matters
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def test_yext_which_ignores_the_attention_mask():
 
 # transformers
 
-SHAPES = {                  # layers, width, heads, feed-forward, vocabulary, positions, epsilon
+SHAPES = {  # layers, width, heads, feed-forward, vocabulary, positions, epsilon
     "one head":             (1, 8, 1, 16, 100, 20, 1e-5),
     "small":                (2, 32, 4, 64, 500, 64, 1e-12),
     "deeper":               (5, 48, 3, 40, 384, 300, 1e-5),
@@ -142,7 +142,8 @@ def test_transformers_hidden_states_and_logits(shape, side):
 @torch.no_grad()
 def test_transformers_without_attention_mask():
     theirs, ours = pair("small")
-    ids, _ = texts([30, 20], 500, "right")                      # then padding is looked at, and places are counted as before
+    # then padding is looked at, and places are counted as before
+    ids, _ = texts([30, 20], 500, "right")
     assert float((ours.encode(ids) - theirs.mpnet(ids).last_hidden_state).abs().max()) < ROUNDING
 
 
@@ -151,8 +152,9 @@ def test_comparison_would_notice_a_difference():
     theirs, ours = pair("small")
     ids, mask = texts([40, 12], 500, "right")
     expected = theirs.mpnet(ids, attention_mask=mask).last_hidden_state
-    for name, p in ours.mpnet.named_parameters():               # every single tensor takes part, but for what softmax takes out:
-        if name.endswith("attn.k.bias"): continue               # it adds the same to all scores of a row
+    # every single tensor takes part, but for what softmax takes out:
+    for name, p in ours.mpnet.named_parameters():
+        if name.endswith("attn.k.bias"): continue  # it adds the same to all scores of a row
         kept = p.clone()
         p += 0.01 * torch.randn_like(p)
         assert float((ours.encode(ids, mask) - expected)[mask.bool()].abs().max()) > 1e-4, name

@@ -15,10 +15,12 @@ from annotated_mpnet.model import ACTIVATION_FUNCTIONS, MPNetForPretraining, fil
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
 
-quick = settings(deadline=None, derandomize=True, max_examples=25, phases=[Phase.generate]) # shrinking takes minutes; what fails is small
+# shrinking takes minutes; what fails is small
+quick = settings(deadline=None, derandomize=True, max_examples=25, phases=[Phase.generate])
 KINDS = [(objective, normalize_before) for objective in ("mpnet", "plm") for normalize_before in (False, True)]
 kinds = pytest.mark.parametrize("objective, normalize_before", KINDS, ids=lambda x: {False: "post-ln", True: "pre-ln"}.get(x, x))
-row_sizes = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 6)), min_size=1, max_size=4)   # (context, predicted) of each row
+# (context, predicted) of each row
+row_sizes = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 6)), min_size=1, max_size=4)
 seeds = st.integers(0, 10_000)
 
 
@@ -41,7 +43,8 @@ def gradients(model): # name -> gradient; zero where there is none
 def assert_same(a, b, atol, rtol=0.0): # two dicts of tensors
     "The same names, and close values."
     assert a.keys() == b.keys()
-    for name in a: torch.testing.assert_close(a[name], b[name], atol=atol, rtol=rtol, msg=lambda m: f"{name}: {m}")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=atol, rtol=rtol, msg=lambda m: f"{name}: {m}")
 
 
 # Nothing leaks
@@ -53,7 +56,7 @@ def test_a_target_is_not_seen_by_itself_or_earlier_ranks(objective, normalize_be
     model = tiny_model(torch.float64, objective=objective, normalize_before=normalize_before)
     batch = make_batch(rows_of(sizes, seed), objective)
     C, P = columns(batch, objective)
-    slots = batch["real"].nonzero().tolist()                            # each target of each row is changed, one at a time
+    slots = batch["real"].nonzero().tolist()  # each target of each row is changed, one at a time
     many = {name: x[[row for row, _ in slots]] for name, x in batch.items() if torch.is_tensor(x)} | {"pred_size": P}
     changed = many | {"input_ids": many["input_ids"].clone()}
     for i, (_, slot) in enumerate(slots):
@@ -64,12 +67,14 @@ def test_a_target_is_not_seen_by_itself_or_earlier_ranks(objective, normalize_be
         more = {"return_mlm": True} if objective == "mpnet" else {}
         before, after = logits_of(model, many, **more), logits_of(model, changed, **more)
     if objective == "mpnet":
-        torch.testing.assert_close(after[1], before[1], atol=0, rtol=0) # the auxiliary MLM knows no target at all
+        # the auxiliary MLM knows no target at all
+        torch.testing.assert_close(after[1], before[1], atol=0, rtol=0)
         before, after = before[0], after[0]
     moved = (after - before).abs().amax(-1)
     for i, (_, slot) in enumerate(slots):
         assert (moved[i, :slot + 1] == 0).all()
-        assert (moved[i, slot + 1:] > 1e-6).all()                       # and the later ones do look at it: by 8e-3 at least
+        # and the later ones do look at it: by 8e-3 at least
+        assert (moved[i, slot + 1:] > 1e-6).all()
 
 
 @kinds
@@ -127,7 +132,7 @@ def test_logits_do_not_depend_on_the_batch(objective, normalize_before, sizes, s
     for logits, expected, real in zip(together, alone, batch["real"]):
         torch.testing.assert_close(logits[real], expected, atol=1e-5, rtol=0)
     expected = F.cross_entropy(torch.cat(alone)[:, :VOCAB], batch["targets"][batch["real"]], reduction="none")
-    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=0)     # row by row, padding left out
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=0)  # row by row, padding left out
 
 
 def test_what_stands_in_padding_does_not_matter():
@@ -137,7 +142,8 @@ def test_what_stands_in_padding_does_not_matter():
         hidden = batch["attention_mask"] == 0
         assert hidden.any()
         other = batch | {"input_ids": torch.where(hidden, 7, batch["input_ids"]), "positions": torch.where(hidden, 9, batch["positions"])}
-        with torch.no_grad(): a, b = logits_of(model, batch), logits_of(model, other)
+        with torch.no_grad():
+            a, b = logits_of(model, batch), logits_of(model, other)
         torch.testing.assert_close(a[batch["real"]], b[batch["real"]], atol=1e-6, rtol=0)
 
 
@@ -170,7 +176,7 @@ def test_gradient_accumulation(dtype, atol, return_mlm):
 
     whole, parts = gradient([rows]), gradient([rows[:1], rows[1:3], rows[3:]])
     assert_same(parts, whole, atol)
-    model = tiny_model(dtype).train()                                   # the mean of the micro-batches' means is something else
+    model = tiny_model(dtype).train()  # the mean of the micro-batches' means is something else
     for part in (rows[:1], rows[1:3], rows[3:]):
         loss, n, _ = model.loss(make_batch(part), return_mlm=return_mlm)
         (loss / n / 3).backward()
@@ -202,7 +208,8 @@ def test_checkpointing_and_chunks_give_the_same_gradients(dropout, normalize_bef
 
 def test_checkpointing_runs_layers_again_only_in_training():
     model, runs = tiny_model(), []
-    for layer in model.mpnet.encoder["layer"]: layer.register_forward_pre_hook(lambda *args: runs.append(1))
+    for layer in model.mpnet.encoder["layer"]:
+        layer.register_forward_pre_hook(lambda *args: runs.append(1))
     batch = make_batch(rows_of([(4, 3)], 0))
     model.mpnet.gradient_checkpointing = True
     for training, expected in [(False, 2), (True, 4)]:
@@ -216,10 +223,10 @@ def test_logits_are_made_in_chunks():
     model.lm_head.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
     batch = make_batch(rows_of([(9, 5), (3, 6), (12, 4)], seed=1))
     model.token_losses(batch, chunk=4)[0].sum().backward()
-    assert max(rows) == 4 and sum(rows) == 2 * 15                       # once forward, once again in the backward pass
+    assert max(rows) == 4 and sum(rows) == 2 * 15  # once forward, once again in the backward pass
     rows.clear()
     model.token_losses(batch)[0].sum().backward()
-    assert rows == [15]                                                 # few enough: at once, and only the predicted tokens
+    assert rows == [15]  # few enough: at once, and only the predicted tokens
 
 
 # The textbook's two calls
@@ -228,7 +235,8 @@ def naive_bucket(distance, num_buckets, max_distance): # ints
     "T5's bucket of key's place minus query's place, number for number."
     half = num_buckets // 2
     exact, d = half // 2, abs(distance)
-    if d >= exact: d = min(half - 1, exact + int(math.log(d / exact) / math.log(max_distance / exact) * (half - exact)))
+    if d >= exact:
+        d = min(half - 1, exact + int(math.log(d / exact) / math.log(max_distance / exact) * (half - exact)))
     return d + (half if distance > 0 else 0)
 
 
@@ -256,7 +264,8 @@ def two_call_logits(weights, config, batch): # weights: name -> tensor -> logits
     places = batch["positions"].tolist()
     buckets = torch.tensor([[[naive_bucket(k - q, config.relative_attention_num_buckets, config.relative_attention_max_distance)
                               for k in row[:n_keys]] for q in row] for row in places])
-    bias = weights["mpnet.encoder.relative_attention_bias.weight"][buckets].permute(0, 3, 1, 2)      # (batch, heads, rows, keys)
+    # (batch, heads, rows, keys)
+    bias = weights["mpnet.encoder.relative_attention_bias.weight"][buckets].permute(0, 3, 1, 2)
     seen = batch["attention_mask"][:, None, None, :n_keys].bool()
     content_mask, query_mask = (mask & seen for mask in triangles(C, P, config.objective))
 
@@ -278,7 +287,8 @@ def two_call_logits(weights, config, batch): # weights: name -> tensor -> logits
 
     x = weights["mpnet.embeddings.word_embeddings.weight"][batch["input_ids"]]
     x = x + weights["mpnet.embeddings.position_embeddings.weight"][batch["positions"] + 2]
-    if not config.normalize_before: x = norm(x, "mpnet.embeddings.LayerNorm")
+    if not config.normalize_before:
+        x = norm(x, "mpnet.embeddings.LayerNorm")
     content, query = x[:, :n_keys], x[:, n_keys:]
     for i in range(config.encoder_layers):
         name = f"mpnet.encoder.layer.{i}."
@@ -287,7 +297,8 @@ def two_call_logits(weights, config, batch): # weights: name -> tensor -> logits
         new_content = attend(keys, keys, bias[:, :, :n_keys], content_mask, name + "attention.attn")
         new_query = attend(asking, keys, bias[:, :, n_keys:], query_mask, name + "attention.attn")
         content, query = rest(content, new_content, name), rest(query, new_query, name)
-    if config.normalize_before: query = norm(query, "mpnet.embeddings.LayerNorm")
+    if config.normalize_before:
+        query = norm(query, "mpnet.embeddings.LayerNorm")
     query = norm(F.gelu(linear(query, "lm_head.dense")), "lm_head.layer_norm")
     return query @ weights["mpnet.embeddings.word_embeddings.weight"].T + weights["lm_head.bias"]
 
@@ -309,7 +320,7 @@ def test_one_pass_equals_two_calls(objective, normalize_before, buckets):
     expected = {name: w.grad for name, w in weights.items()}
     pad_row = expected["mpnet.embeddings.word_embeddings.weight"]
     for name, grad in gradients(model).items():
-        if name.endswith("attn.k.bias"):                                # softmax takes it out: its gradient is rounding
+        if name.endswith("attn.k.bias"):  # softmax takes it out: its gradient is rounding
             assert grad.abs().max() < 1e-6
             continue
         scale = float(expected[name].abs().max())
@@ -345,7 +356,8 @@ def test_padded_rows_are_never_predicted_and_take_no_probability():
     model = tiny_model()
     batch = make_batch(rows_of([(9, 5), (3, 6)], seed=1))
     losses, right = model.token_losses(batch)
-    with torch.no_grad(): model.lm_head.bias[VOCAB:] = 1000.0            # were they looked at, they would win
+    with torch.no_grad():
+        model.lm_head.bias[VOCAB:] = 1000.0  # were they looked at, they would win
     logits = logits_of(model, batch)
     assert logits.shape[-1] == 128 and (logits.argmax(-1) >= VOCAB).all()
     same_losses, same_right = model.token_losses(batch)
@@ -355,20 +367,24 @@ def test_padded_rows_are_never_predicted_and_take_no_probability():
     for text in ("<mask>", "a <mask> c <mask>"):
         for guesses in fill_mask(model, tokenizer, text, top_k=VOCAB):
             assert len({token for token, _ in guesses}) == VOCAB and abs(sum(p for _, p in guesses) - 1) < 1e-5
-    with pytest.raises(UserError): fill_mask(model, tokenizer, "a b c")
+    with pytest.raises(UserError):
+        fill_mask(model, tokenizer, "a b c")
 
 
 def test_right_guesses_are_counted():
     model = tiny_model()
     batch = make_batch(rows_of([(9, 5), (3, 6), (1, 2)], seed=1))
-    with torch.no_grad(): best = logits_of(model, batch)[..., :VOCAB].argmax(-1)
+    with torch.no_grad():
+        best = logits_of(model, batch)[..., :VOCAB].argmax(-1)
     for right in (0, 1, 8, 13):
         slots = batch["real"].nonzero()[:right]
         targets = torch.where(batch["real"], (best + 1) % VOCAB, -100)
-        for row, slot in slots: targets[row, slot] = best[row, slot]
+        for row, slot in slots:
+            targets[row, slot] = best[row, slot]
         total, n, n_right = model.loss(batch | {"targets": targets})
         assert (int(n), int(n_right)) == (13, right)
-        assert model.loss(batch | {"targets": targets}, return_mlm=True)[2] == right   # of the main task alone
+        # of the main task alone
+        assert model.loss(batch | {"targets": targets}, return_mlm=True)[2] == right
 
 
 # Sizes and activations
@@ -407,11 +423,12 @@ def test_every_activation_trains(activation, normalize_before):
     (total / n).backward()
     for name, p in model.named_parameters():
         assert p.grad is not None and torch.isfinite(p.grad).all(), name
-        if not name.endswith("attn.k.bias"):                            # softmax takes it out: its gradient is rounding, or 0
+        if not name.endswith("attn.k.bias"):  # softmax takes it out: its gradient is rounding, or 0
             assert p.grad.abs().max() > 0, name
-    if activation != "gelu":                                            # and it is the one that was asked for
+    if activation != "gelu":  # and it is the one that was asked for
         other = tiny_model(normalize_before=normalize_before)
-        with torch.no_grad(): assert (logits_of(model.eval(), batch) - logits_of(other, batch)).abs().max() > 1e-4
+        with torch.no_grad():
+            assert (logits_of(model.eval(), batch) - logits_of(other, batch)).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("activation", ACTIVATION_FUNCTIONS)
@@ -424,8 +441,10 @@ def test_the_head_uses_the_activation_too(activation): # as the original; transf
 
 def test_seven_activations_and_no_other():
     assert len(ACTIVATION_FUNCTIONS) == 7
-    with pytest.raises(UserError, match="swish"): tiny_model(activation_fn="swish")
-    with pytest.raises(UserError, match="3"): tiny_model(encoder_attention_heads=3)
+    with pytest.raises(UserError, match="swish"):
+        tiny_model(activation_fn="swish")
+    with pytest.raises(UserError, match="3"):
+        tiny_model(encoder_attention_heads=3)
 
 
 # Edges
@@ -444,7 +463,8 @@ def test_no_context_at_all(objective, normalize_before, sizes):
     model.eval()
     C, P = columns(batch, objective)
     other = batch | {"input_ids": batch["input_ids"].clone()}
-    other["input_ids"][0, C + P - 1] = batch["input_ids"][0, C + P - 1] % 40 + 6     # the last target: no logit of its row may change
+    # the last target: no logit of its row may change
+    other["input_ids"][0, C + P - 1] = batch["input_ids"][0, C + P - 1] % 40 + 6
     assert (other["input_ids"] != batch["input_ids"]).sum() == 1
     with torch.no_grad():
         before, after = logits_of(model, batch), logits_of(model, other)
@@ -466,14 +486,15 @@ def test_empty_batch(objective, normalize_before, checkpointing, examples):
     model.mpnet.gradient_checkpointing = checkpointing
     total, n, n_right = model.loss(batch)
     assert (total.item(), n.item(), n_right.item()) == (0.0, 0, 0)
-    total.backward()                                                    # adds nothing to an update
+    total.backward()  # adds nothing to an update
     assert all((g == 0).all() for g in gradients(model).values())
 
 
 def test_return_mlm_needs_mpnet():
     for objective in ("plm", "mlm"):
         batch = make_batch([make_row(4, 2, 0)], objective)
-        with pytest.raises(UserError, match=objective): logits_of(tiny_model(objective=objective), batch, return_mlm=True)
+        with pytest.raises(UserError, match=objective):
+            logits_of(tiny_model(objective=objective), batch, return_mlm=True)
 
 
 @quick
@@ -499,7 +520,8 @@ def test_mlm_is_the_plain_encoder_and_the_auxiliary_task():
         logits = logits_of(mlm, batch)
         auxiliary = logits_of(mpnet, make_batch(rows), return_mlm=True)[1]
         torch.testing.assert_close(auxiliary[batch["real"]], logits[batch["real"]], atol=1e-5, rtol=0)
-        for i, (ids, places, shown) in enumerate(rows):                 # unpermuted, the targets replaced by what is shown
+        # unpermuted, the targets replaced by what is shown
+        for i, (ids, places, shown) in enumerate(rows):
             plain = torch.zeros(1, len(ids), dtype=torch.long)
             plain[0, places] = torch.cat([ids[:len(ids) - len(shown)], shown])
             expected = mlm.logits(mlm.encode(plain))[0, places[-len(shown):]]
@@ -510,19 +532,24 @@ def test_mlm_is_the_plain_encoder_and_the_auxiliary_task():
 def test_initialization(width):
     torch.manual_seed(0)
     model = MPNetForPretraining(ModelConfig(**SIZES | {"encoder_embed_dim": width, "encoder_ffn_dim": 128}))
-    std = 0.02 * (768 / width) ** 0.5                                   # BERT's 0.02 at MPNet-base's width
+    std = 0.02 * (768 / width) ** 0.5  # BERT's 0.02 at MPNet-base's width
     for name, p in model.named_parameters():
-        if name.endswith("LayerNorm.weight") or name == "lm_head.layer_norm.weight": assert (p == 1).all(), name
-        elif p.ndim == 1: assert (p == 0).all(), name
-        elif p.numel() > 2000: assert abs(p[:VOCAB].std().item() / std - 1) < 0.1 and abs(p.mean().item()) < 0.1 * std, name
+        if name.endswith("LayerNorm.weight") or name == "lm_head.layer_norm.weight":
+            assert (p == 1).all(), name
+        elif p.ndim == 1:
+            assert (p == 0).all(), name
+        elif p.numel() > 2000:
+            assert abs(p[:VOCAB].std().item() / std - 1) < 0.1 and abs(p.mean().item()) < 0.1 * std, name
     batch = make_batch(rows_of([(20, 6)] * 20, seed=1))
     total, n, _ = model.loss(batch)
-    assert abs((total / n).item() - math.log(VOCAB)) < 0.4              # knows nothing yet: 0.28 at most over 12 seeds
+    # knows nothing yet: 0.28 at most over 12 seeds
+    assert abs((total / n).item() - math.log(VOCAB)) < 0.4
 
 
 def test_shaken_models_have_no_trivial_parameter():
     model = tiny_model()
-    for name, p in model.named_parameters(): assert p[:VOCAB].std() > 0.05, name
+    for name, p in model.named_parameters():
+        assert p[:VOCAB].std() > 0.05, name
     before = model.lm_head.bias.clone()
     shake(model)
     assert (model.lm_head.bias != before).all()

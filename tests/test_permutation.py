@@ -18,7 +18,8 @@ from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
 
 PIECES = AutoTokenizer.from_pretrained(FIXTURES / "tokenizer", local_files_only=True)   # 500 tokens
-LETTERS = wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *"abcdefgh", *("##" + c for c in "abcdefgh"), "<mask>"])   # 21 tokens
+# 21 tokens
+LETTERS = wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *"abcdefgh", *("##" + c for c in "abcdefgh"), "<mask>"])
 TOKENS = PIECES.convert_ids_to_tokens(list(range(len(PIECES))))
 SPECIAL = set(PIECES.all_special_ids)
 PAD, MASK = PIECES.pad_token_id, PIECES.mask_token_id
@@ -26,9 +27,11 @@ PLAIN = [i for i in range(len(PIECES)) if i not in SPECIAL]
 BEGIN = [i for i in PLAIN if not TOKENS[i].startswith("##")]
 CONTINUE = [i for i in PLAIN if TOKENS[i].startswith("##")]
 
-some = settings(deadline=None, derandomize=True, max_examples=100, phases=[Phase.generate]) # shrinking takes minutes; what fails is small
+# shrinking takes minutes; what fails is small
+some = settings(deadline=None, derandomize=True, max_examples=100, phases=[Phase.generate])
 word = st.builds(lambda first, rest: [first, *rest], st.sampled_from(BEGIN), st.lists(st.sampled_from(CONTINUE), max_size=4))
-stray = st.lists(st.sampled_from(CONTINUE + sorted(SPECIAL)), min_size=1, max_size=2)    # pieces without a word, special tokens inside
+# pieces without a word, special tokens inside
+stray = st.lists(st.sampled_from(CONTINUE + sorted(SPECIAL)), min_size=1, max_size=2)
 body = st.lists(st.one_of(word, word, word, stray), max_size=20).map(lambda parts: sum(parts, []))
 sequence = st.one_of(body, body.map(lambda ids: [0, *ids, 2]), body.map(lambda ids: [0, *ids, 2, PAD, PAD]),
                      st.lists(st.sampled_from(BEGIN), min_size=1, max_size=60).map(lambda ids: [0, *ids, 2]))
@@ -47,8 +50,10 @@ def words_of(ids): # lists of places
     "A word is a beginning and what goes on with it; a special token ends a word."
     words, inside = [], False
     for place, token in enumerate(ids):
-        if token in SPECIAL: inside = False
-        elif inside and TOKENS[token].startswith("##"): words[-1].append(place)
+        if token in SPECIAL:
+            inside = False
+        elif inside and TOKENS[token].startswith("##"):
+            words[-1].append(place)
         else:
             words.append([place])
             inside = True
@@ -92,7 +97,8 @@ def test_the_permuted_sequence_is_a_permutation(examples, seed):
     for row, example in zip(rows, kept(examples)):
         ids, places = example["input_ids"], row["context places"] + row["target places"]
         assert sorted(places) == [place for place, token in enumerate(ids) if token != PAD]
-        assert row["context"] + row["target"] == [ids[place] for place in places]       # each token keeps its place
+        # each token keeps its place
+        assert row["context"] + row["target"] == [ids[place] for place in places]
 
 
 @some
@@ -101,7 +107,7 @@ def test_targets_are_true_tokens_and_never_special(examples, seed):
     for row, example in zip(unpack(MaskedPermutedCollator(PIECES, seed=seed)(examples)), kept(examples)):
         assert row["target"] == row["true"] == [example["input_ids"][place] for place in row["query places"]]
         assert not SPECIAL & set(row["true"])
-        assert row["key"] == row["query"]                                               # both mask copies are the same
+        assert row["key"] == row["query"]  # both mask copies are the same
         assert row["key places"] == row["query places"] == row["target places"]
 
 
@@ -127,17 +133,20 @@ def test_words_are_predicted_whole_but_for_one(examples, seed, share):
         words = words_of(ids)
         cut = [word for word in words if predicted & set(word) and not set(word) <= predicted]
         assert len(cut) <= 1
-        for word in cut: assert set(word[-len(predicted & set(word)):]) == predicted & set(word)   # its end is predicted
+        for word in cut:
+            # its end is predicted
+            assert set(word[-len(predicted & set(word)):]) == predicted & set(word)
         specials = [place for place, token in enumerate(ids) if token in SPECIAL and token != PAD]
         context = row["context places"]
-        assert context[:len(specials)] == specials                                      # special tokens first, in their order
+        assert context[:len(specials)] == specials  # special tokens first, in their order
         rest, by_first = context[len(specials):], {word[0]: word for word in words}
-        while rest:                                                                     # then whole words, the cut one last
+        while rest:  # then whole words, the cut one last
             assert rest[0] in by_first
             word = [place for place in by_first[rest[0]] if place not in predicted]
             assert word and rest[:len(word)] == word
             rest = rest[len(word):]
-        if cut: assert context[-1] in cut[0]
+        if cut:
+            assert context[-1] in cut[0]
 
 
 @some
@@ -152,11 +161,14 @@ def test_layout_and_padding(examples, seed):
                                  for n, p in sizes], dtype=torch.long).reshape(len(sizes), C + (len(blocks) - 1) * P)
         assert torch.equal(batch["attention_mask"], expected)
         assert torch.equal(batch["targets"] != -100, expected[:, expected.shape[1] - P:].bool())
-        for name in ("input_ids", "positions"): assert batch[name].shape == expected.shape
-        for name in ("input_ids", "positions", "attention_mask", "targets"): assert batch[name].dtype == torch.long
+        for name in ("input_ids", "positions"):
+            assert batch[name].shape == expected.shape
+        for name in ("input_ids", "positions", "attention_mask", "targets"):
+            assert batch[name].dtype == torch.long
         assert (batch["input_ids"][expected == 0] == PAD).all()
         longest = max(len(e["input_ids"]) for e in examples)
-        assert ((batch["positions"] >= 0) & (batch["positions"] < longest)).all()       # padding's too: it is looked up
+        # padding's too: it is looked up
+        assert ((batch["positions"] >= 0) & (batch["positions"] < longest)).all()
 
 
 @some
@@ -177,11 +189,13 @@ def test_text_through_a_tokenizer(texts, seed):
     assert batch["skipped"] == len(texts) - len(left)
     for row, ids in zip(unpack(batch), left, strict=True):
         whole = [None] * len(ids)
-        for place, token in zip(row["context places"] + row["target places"], row["context"] + row["true"]): whole[place] = token
+        for place, token in zip(row["context places"] + row["target places"], row["context"] + row["true"]):
+            whole[place] = token
         assert whole == ids
-        torn = Counter()                                                                # words with pieces on both sides
+        torn = Counter()  # words with pieces on both sides
         number = np.cumsum([not LETTERS.convert_ids_to_tokens(token).startswith("##") for token in ids])
-        for place in row["target places"]: torn[number[place]] += 1
+        for place in row["target places"]:
+            torn[number[place]] += 1
         assert sum(count < (number == n).sum() for n, count in torn.items()) <= 1
 
 
@@ -196,7 +210,7 @@ def test_a_sample_is_the_same_in_any_batch_and_order(examples, seed, data):
     assert unpack(collate(examples)) == alone
     order = data.draw(st.permutations(range(len(examples))))
     assert unpack(collate([examples[i] for i in order])) == [alone[i] for i in order]
-    again = MaskedPermutedCollator(PIECES, seed=seed)                                   # nothing is remembered from call to call
+    again = MaskedPermutedCollator(PIECES, seed=seed)  # nothing is remembered from call to call
     assert [unpack(again([examples[i]]))[0] for i in order] == [alone[i] for i in order]
 
 
@@ -208,7 +222,7 @@ def test_seed_cycle_and_sample_id_all_count():
         made[seed, cycle, sample_id] = row["context places"], row["target places"]
     for a, b in combinations(made.values(), 2):
         assert a[0] != b[0] and a[1] != b[1]
-        assert sum(x == y for x, y in zip(a[0], b[0])) < 15                             # 2 and, by chance, about 1 of 51
+        assert sum(x == y for x, y in zip(a[0], b[0])) < 15  # 2 and, by chance, about 1 of 51
 
 
 def test_sample_id_and_cycle_default_to_zero():
@@ -251,7 +265,8 @@ def naive_outcomes(ids, P, whole_words=True): # Counter of (context places, targ
     outcomes = Counter()
     for order in permutations(words):
         places = specials + sum(order, [])
-        for predicted in permutations(places[-P:]): outcomes[tuple(places[:-P]), predicted] += 1
+        for predicted in permutations(places[-P:]):
+            outcomes[tuple(places[:-P]), predicted] += 1
     return outcomes
 
 
@@ -272,7 +287,7 @@ def test_distribution_is_that_of_the_naive_loop(sizes, share, whole_words):
         [{"input_ids": ids, "sample_id": i} for i in range(n_draws)])
     drawn = Counter((tuple(row["context places"]), tuple(row["target places"])) for row in unpack(batch))
     outcomes = naive_outcomes(ids, how_many(ids, share), whole_words)
-    assert set(drawn) == set(outcomes)                                                  # all of them, and no other
+    assert set(drawn) == set(outcomes)  # all of them, and no other
     expected = np.array(list(outcomes.values())) * n_draws / sum(outcomes.values())
     assert chi_squared_is_likely(np.array([drawn[outcome] for outcome in outcomes]), expected)
 
@@ -287,10 +302,10 @@ def hidden(n_samples, length=200, **more): # (true tokens, shown tokens), two fl
 def test_80_10_10():
     true, shown = hidden(4000)
     assert true.shape == (4000, 30)
-    n, chance = true.size, 0.1 / len(PLAIN)                                             # a random token may be the true one
+    n, chance = true.size, 0.1 / len(PLAIN)  # a random token may be the true one
     for mask, share in [(shown == MASK, 0.8), (shown == true, 0.1 + chance), ((shown != MASK) & (shown != true), 0.1 - chance)]:
         assert abs(mask.sum() - share * n) < 5 * (n * share * (1 - share)) ** 0.5
-        by_rank = mask.sum(0)                                                           # at every rank alike
+        by_rank = mask.sum(0)  # at every rank alike
         assert (abs(by_rank - share * len(true)) < 5 * (len(true) * share * (1 - share)) ** 0.5).all()
 
 
@@ -307,7 +322,7 @@ def test_random_tokens_are_never_special_and_cover_the_vocabulary():
     counts = np.bincount(shown.ravel(), minlength=len(PIECES))
     assert counts[sorted(SPECIAL)].sum() == 0 and (counts[PLAIN] > 0).all()
     assert chi_squared_is_likely(counts[PLAIN], shown.size / len(PLAIN))
-    same = (shown == true).sum()                                                        # and don't depend on the true token
+    same = (shown == true).sum()  # and don't depend on the true token
     assert abs(same - shown.size / len(PLAIN)) < 5 * (shown.size / len(PLAIN)) ** 0.5
 
 
@@ -331,7 +346,8 @@ def test_extremes():
     assert set(unpack(P(pred_prob=0.5, keep_prob=0, rand_prob=0))[0]["query"]) == {MASK}
     never = unpack(P(pred_prob=1, keep_prob=0, rand_prob=1))[0]["query"]
     assert MASK not in never and len(set(never)) > 30
-    one = unpack(MaskedPermutedCollator(PIECES)([{"input_ids": [117]}]))[0]             # a single token and no specials
+    # a single token and no specials
+    one = unpack(MaskedPermutedCollator(PIECES)([{"input_ids": [117]}]))[0]
     assert one["context"] == [] and one["true"] == [117]
 
 
@@ -369,12 +385,14 @@ def test_collator_can_be_pickled():
         collate = MaskedPermutedCollator(PIECES, objective, seed=9, pred_prob=0.3)
         a, b = collate(examples), pickle.loads(pickle.dumps(collate))(examples)
         assert a.keys() == b.keys()
-        for name in a: assert torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
+        for name in a:
+            assert torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
 
 
 def refused(call): # the message
     "A UserError of one line."
-    with pytest.raises(UserError) as caught: call()
+    with pytest.raises(UserError) as caught:
+        call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -388,4 +406,5 @@ def test_tokenizers_and_objectives_that_do_not_work():
 
 
 def test_ids_beyond_the_tokenizer_do_not_pass():
-    with pytest.raises((UserError, IndexError)): MaskedPermutedCollator(PIECES)([{"input_ids": [0, len(PIECES), 2]}])
+    with pytest.raises((UserError, IndexError)):
+        MaskedPermutedCollator(PIECES)([{"input_ids": [0, len(PIECES), 2]}])

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
 MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswith("_"))
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow", "packaging"}  # what the requirements always bring along
+# what the requirements always bring along
+COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow", "packaging"}
 LONGEST_FUNCTION = 60
 SOLVED = "#| code-fold: true\n#| code-summary: Solution\nassert 1"
 

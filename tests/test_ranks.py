@@ -83,7 +83,8 @@ def test_two_ranks_do_what_one_does_with_twice_the_batch(place):
                 assert abs(x - y) <= 1e-5, name
     folders = interval_checkpoints(fsdp / "run")
     assert [path.name for path in folders] == [f"checkpoint{n}" for n in range(50, 0, -5)]
-    same(read_checkpoint(folders[0])["model"], final[2]["model"])                     # what the ranks wrote each is what they put together
+    # what the ranks wrote each is what they put together
+    same(read_checkpoint(folders[0])["model"], final[2]["model"])
     assert load_model(folders[0]) and read_checkpoint(ddp / "run/checkpoint50.pt")["state"]["random"].keys() == {"cpu", "others"}
 
 
@@ -112,7 +113,8 @@ def test_other_numbers_of_ranks_get_the_same_samples(place):
     run = Run([*resume, "--batch-size", "6"], moved, RECORD + STOP.format(at=[19], signum="SIGINT"))
     assert run.finish() == 130, run.said()
     assert "saved by 2 rank(s), and 1 go on" in run.said() and "dropout draws other numbers" in run.said() and "WARNING" not in run.said()
-    said = finished([*resume, "--batch-size", "2", "--fsdp"], moved, 3, RECORD)         # from a file into shards
+    # from a file into shards
+    said = finished([*resume, "--batch-size", "2", "--fsdp"], moved, 3, RECORD)
     assert "saved by 1 rank(s), and 3 go on" in said and "going on after update 19" in said and "WARNING" not in said
     assert list(samples(alone)) == list(range(1, 31)) and samples(moved) == samples(alone)
 
@@ -139,7 +141,7 @@ def test_stopped_and_resumed_in_shards(place):
     assert content["update"] == 13 and "optimizer" in content["state"] and not list((stopped / "run").glob(".*"))
     shard = newest / "__1_0.distcp"
     shard.write_bytes(shard.read_bytes()[:-1])
-    (stopped / "run/.checkpoint15.999999999.tmp").mkdir()                              # of a killed process
+    (stopped / "run/.checkpoint15.999999999.tmp").mkdir()  # of a killed process
     said = finished([*argv, "--resume", "--keep-checkpoints", "2"], stopped)
     assert said.count("passed over") == 1 and "__1_0.distcp" in said and "going on after update 10" in said
     same(read_checkpoint(stopped / "run/final_checkpoint.pt")["model"], read_checkpoint(whole / "run/final_checkpoint.pt")["model"])
@@ -255,7 +257,7 @@ def test_murder(place):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         code = launcher.finish()
-        if (place / "run/final_checkpoint.pt").exists():                              # it was faster: begin again
+        if (place / "run/final_checkpoint.pt").exists():  # it was faster: begin again
             shutil.rmtree(place / "run")
             continue
         assert code and (kind != "launcher" or launcher.said().count("pretrain-mpnet: stopped by SIGTERM") == 1), launcher.said()
@@ -270,7 +272,7 @@ def test_torchrun_starts_again(place):
     alone = folder(place, "alone")
     finished(argv, alone)
     (place / "run").mkdir()
-    shutil.copy(alone / "run/checkpoint20.pt", place / "run/checkpoint999.pt")          # of another run
+    shutil.copy(alone / "run/checkpoint20.pt", place / "run/checkpoint999.pt")  # of another run
     refused = Launched(argv, place, "--max-restarts", "1")
     assert refused.finish() and "already holds checkpoint999.pt" in refused.said() and [path.name for path in (place / "run").iterdir()] == ["checkpoint999.pt"]
     die = STOP.format(at=[12], signum="SIGKILL").replace("if run", "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and run")

@@ -136,11 +136,11 @@ sys.exit = wait
 def test_murder(source, workers, place, left_alone):
     "Killed at random moments, every second time inside the writing of a checkpoint, and taken up each time."
     argv = arguments(FILES if source == "files" else STREAM)
-    whole = left_alone(source, argv)                                     # the number of workers must make no difference
+    whole = left_alone(source, argv)  # the number of workers must make no difference
     chance, argv = random.Random(f"{source}{workers}"), [*argv, "--num-workers", str(workers)]
     ended, in_a_write = place / "ended", 0
     for number in range(MURDERS):
-        if ended.exists():                                               # the last one came to its end before it was killed: begin again
+        if ended.exists():  # the last one came to its end before it was killed: begin again
             assert ended.read_text() == "0"
             same_run(whole, place)
             for path in (ended, *(place / "run").iterdir(), *(place / "logs").iterdir()):
@@ -181,14 +181,16 @@ stop_in({module}, {name!r}, {count})
 
 
 @pytest.mark.parametrize("what, module, name, count", [
-    ("an accumulation", "model.MPNetForPretraining", "loss", 31),      # two micro-batches an update: in the first of the 16th
+    # two micro-batches an update: in the first of the 16th
+    ("an accumulation", "model.MPNetForPretraining", "loss", 31),
     ("an evaluation", "model.MPNetForPretraining", "token_losses", 39),
     ("a write", "sealed", "sync_folder", 2),
 ])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signals(what, module, name, count, signum, place, left_alone):
     argv = arguments(FILES)
-    without = [word for word in argv if word not in ("--save-optimizer-state",)]   # it is saved on a signal whatever the flags say
+    # it is saved on a signal whatever the flags say
+    without = [word for word in argv if word not in ("--save-optimizer-state",)]
     without[without.index("--checkpoint-interval") + 1] = "-1"
     run = Run(without, place, SLOW.format(signal=signum.name, module=module, name=name, count=count))
     assert run.finish() == 128 + signum, run.said()
@@ -209,7 +211,7 @@ def test_a_signal_to_every_process_of_a_run(signum, place, left_alone):
     assert run.wait_for(lambda: last_saved(place) >= 15)
     os.killpg(run.process.pid, signum)
     assert run.finish() == 128 + signum, run.said()
-    with pytest.raises(ProcessLookupError):                              # nobody is left
+    with pytest.raises(ProcessLookupError):  # nobody is left
         os.killpg(run.process.pid, 0)
     finished([*argv, "--resume"], place)
     same_run(left_alone("files", argv), place)
@@ -225,7 +227,7 @@ batches = data.Batches(data.Shuffled(["a text", "another text"] * 50), tokenizer
 sys.kept = iter(batches)
 next(sys.kept)
 cli.main = lambda argv: 0
-""" % TOKENIZER[1])                                                       # which fails where the run doesn't end
+""" % TOKENIZER[1])  # which fails where the run doesn't end
 
 
 def test_a_second_ctrl_c_ends_at_once(place):
@@ -250,7 +252,8 @@ def test_a_stop_is_not_pruned_before_there_is_a_newer_one(place):
     run = Run(argv, place, SLOW.format(signal="SIGTERM", module="model.MPNetForPretraining", name="loss", count=50))
     assert run.finish() == 143
     assert last_saved(place) == 25
-    finished([*argv, "--resume"], place, "from annotated_mpnet import trainer\ntrainer.prune = lambda *_, **__: None") # nothing deleted before the next save
+    # nothing deleted before the next save
+    finished([*argv, "--resume"], place, "from annotated_mpnet import trainer\ntrainer.prune = lambda *_, **__: None")
     assert {path.name for path in interval_checkpoints(place / "run")} == {f"checkpoint{n}.pt" for n in (20, 25, 40, 60)}
 
 
@@ -322,20 +325,21 @@ def test_a_finished_run_can_be_extended(place):
     argv = arguments(FILES)
     argv[argv.index("--total-updates") + 1] = "18"
     finished(argv, place)
-    assert last_saved(place) == 18                                        # the last update, though 18 is no multiple of 5
-    said = finished(["--resume", "--checkpoint-dir", "run", "--total-updates", "22"], place) # everything else comes from the checkpoint
+    assert last_saved(place) == 18  # the last update, though 18 is no multiple of 5
+    # everything else comes from the checkpoint
+    said = finished(["--resume", "--checkpoint-dir", "run", "--total-updates", "22"], place)
     assert "going on after update 18" in said and read_checkpoint(place / "run/final_checkpoint.pt")["update"] == 22
     config = read_checkpoint(place / "run/final_checkpoint.pt")["config"]
     assert (config["lr"], config["batch_size"], config["warmup_updates"], config["save_optimizer_state"]) == (1e-2, 4, 1, True)
     assert "may grow, not shrink" in failed(["--resume", "--checkpoint-dir", "run", "--total-updates", "20"], place)
     before = {path: path.read_bytes() for path in (place / "run").iterdir()}
-    finished(["--resume", "--checkpoint-dir", "run"], place)              # nothing is left to do
+    finished(["--resume", "--checkpoint-dir", "run"], place)  # nothing is left to do
     same(read_checkpoint(place / "run/final_checkpoint.pt"), torch.load(__import__("io").BytesIO(before[place / "run/final_checkpoint.pt"]), weights_only=True))
 
 
 @pytest.mark.parametrize("more, says", [
     (["--encoder-layers", "3"], "--encoder-layers 3 contradicts"),
-    (["--encoder-layers", "12"], "--encoder-layers 12 contradicts"),     # the default, but given
+    (["--encoder-layers", "12"], "--encoder-layers 12 contradicts"),  # the default, but given
     (["-prenorm"], "--normalize-before on contradicts"),
     (["--max-tokens", "48"], "--max-tokens 48 is more than the 24 positions"),
     (["--tokenizer-name", "demo"], "the tokenizer has"),
@@ -363,11 +367,11 @@ def test_weights_alone_begin_at_update_0_and_lose_nothing(place):
     assert "only the weights are taken" in said and "update 0" in said and "earlier" not in said
     first = read_checkpoint(place / "other/checkpoint5.pt")
     assert first["update"] == 5 and not torch.equal(first["model"]["lm_head.bias"], read_checkpoint(place / "run/checkpoint5.pt")["model"]["lm_head.bias"])
-    said = finished([*argv, "--resume"], place)                           # in its own folder: what was there is kept aside
+    said = finished([*argv, "--resume"], place)  # in its own folder: what was there is kept aside
     assert "run/earlier-1" in said and {path.name: path.read_bytes() for path in (place / "run/earlier-1").iterdir()} == before
     same(read_checkpoint(place / "run/final_checkpoint.pt"), read_checkpoint(place / "other/final_checkpoint.pt"))
     (place / "full").mkdir()
-    (place / "full/best_checkpoint.pt").write_bytes(b"weeks of work")    # of another run
+    (place / "full/best_checkpoint.pt").write_bytes(b"weeks of work")  # of another run
     assert "already holds" in failed([*argv, "--resume", "--resume-checkpoint", "run/checkpoint10.pt", "--checkpoint-dir", "full"], place)
 
 

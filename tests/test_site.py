@@ -28,7 +28,8 @@ LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
 PARTS = ("nbs", "docs", "tools", "annotated_mpnet", "settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
 WIDTHS = {"phone": 390, "desk": 1280}
 AXE = ROOT / "tests/fixtures/axe/axe.min.js"
-KINDS = ("index.html", LESSONS[5], "docs/configuration.html", "docs/training.html", "reference/attention.html", "404.html")  # of pages
+# of pages
+KINDS = ("index.html", LESSONS[5], "docs/configuration.html", "docs/training.html", "reference/attention.html", "404.html")
 SERIOUS = ("serious", "critical")  # the impacts of axe-core that fail
 
 
@@ -359,7 +360,7 @@ def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
             errors.clear(), requests.clear()
             page.goto(base + url)
             found[url, kind] = page.evaluate(LOOK) | {"errors": list(errors), "requests": list(requests)}
-            if kind == "desk":                              # at last: it changes the page
+            if kind == "desk":  # at last: it changes the page
                 found[url, kind]["violations"] = violations(page, url in KINDS)
         page.close()
     return found
@@ -433,7 +434,7 @@ def test_landmarks(seen):
 def violations(page, whole: bool) -> list[str]:
     "What axe-core finds that is serious; the words of code, thousands of spans of ten colours, only where the whole is looked at."
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    if not whole:                                           # leaving them out by axe's own `exclude` takes longer than looking at them
+    if not whole:  # leaving them out by axe's own `exclude` takes longer than looking at them
         page.evaluate("document.querySelectorAll('pre code').forEach(code => { code.textContent = code.textContent })")
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [f"{v['id']}: {v['help']}: {n['target']}" for v in found if v["impact"] in SERIOUS for n in v["nodes"]]

@@ -36,7 +36,8 @@ def close(a: dict, b: dict) -> bool:
 
 
 def test_from_a_transformers_model(place):
-    said = finished([*RUN, "--hf-model-path", "model"], place)           # architecture and tokenizer come from it
+    # architecture and tokenizer come from it
+    said = finished([*RUN, "--hf-model-path", "model"], place)
     assert "only the weights are taken from model" in said and "update 0" in said
     trained, (origin, _) = load_model(place / "checkpoints/final_checkpoint.pt"), from_huggingface(place / "model")
     assert close(trained.state_dict(), origin.state_dict()) and trained.config.max_positions == 24

@@ -35,7 +35,8 @@ fewer = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCh
 
 def refused(call, *args):
     "The message of the UserError that `call` raises; it is one line."
-    with pytest.raises(UserError) as caught: call(*args)
+    with pytest.raises(UserError) as caught:
+        call(*args)
     message = str(caught.value)
     assert message and "\n" not in message and len(message) < 400
     return message
@@ -161,7 +162,8 @@ def test_mask_takes_the_space_before_it():
 def test_saved_and_loaded_is_the_same(tmp_path, with_config):
     tokenizer = load_tokenizer("demo", 128)
     tokenizer.save_pretrained(tmp_path)
-    if with_config: (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
+    if with_config:
+        (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
     texts = [*embedded_corpus()[:200], "a <mask> here", "é☃ 中文 \u0000", ""]
     for again in (AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path, 128), load_tokenizer(str(tmp_path), 128)):
         assert again.get_vocab() == tokenizer.get_vocab() and again.model_max_length == 128
@@ -172,7 +174,8 @@ def test_saved_and_loaded_is_the_same(tmp_path, with_config):
     assert demo_tokenizer().model_max_length == 512 # the shared one is untouched
 
 
-@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast"]) # in transformers 5; in both
+# in transformers 5; in both
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast"])
 def test_what_another_version_saved_is_read(tmp_path, name):
     tokenizer = load_tokenizer("demo", 128)
     tokenizer.save_pretrained(tmp_path)
@@ -194,8 +197,10 @@ def framed(backend, **names):
 def trained(model, trainer, pre_tokenizer=None, decoder=None):
     "A tokenizer learnt from a few hundred passages."
     backend = Tokenizer(model)
-    if pre_tokenizer: backend.pre_tokenizer = pre_tokenizer
-    if decoder: backend.decoder = decoder
+    if pre_tokenizer:
+        backend.pre_tokenizer = pre_tokenizer
+    if decoder:
+        backend.decoder = decoder
     backend.train_from_iterator([passage.lower() for passage in embedded_corpus()[:300]], trainer)
     return framed(backend)
 
@@ -251,7 +256,8 @@ def test_unknown_word_boundaries_are_none_and_warned_about(tmp_path, caplog):
     for tokenizer in (suffixed, bare):
         assert word_starts(tokenizer) is None
     bare.save_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING, "annotated_mpnet"): load_tokenizer(tmp_path, 64)
+    with caplog.at_level(logging.WARNING, "annotated_mpnet"):
+        load_tokenizer(tmp_path, 64)
     assert [record.name for record in caplog.records] == ["annotated_mpnet"] and "whole-word masking is off" in caplog.text
 
 
@@ -347,7 +353,8 @@ def test_a_name_that_the_hub_does_not_know(tmp_path):
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "2")
             self.end_headers()
-            if self.command == "GET": self.wfile.write(b"{}")
+            if self.command == "GET":
+                self.wfile.write(b"{}")
         do_HEAD = do_GET
         def log_message(self, *args): pass
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -378,5 +385,6 @@ def test_tokenize_cuts_and_keeps_the_frame(texts, max_tokens, batch_size):
 
 
 def test_tokenize_wants_several_texts():
-    with pytest.raises(TypeError, match="list"): tokenize(demo_tokenizer(), SENTENCE, 64)
+    with pytest.raises(TypeError, match="list"):
+        tokenize(demo_tokenizer(), SENTENCE, 64)
     assert tokenize(demo_tokenizer(), iter([SENTENCE]), 64) == [demo_tokenizer()(SENTENCE)["input_ids"]]

@@ -54,12 +54,14 @@ def train(folder: Path, attempt: int, total: int, start: int, kill_at: int = 0, 
         for update in range(start + 1, total + 1):
             time.sleep(pause)
             tracker.log(update, {"train/loss": attempt + update / 1000})
-            if update % 10 == 0: tracker.log(update, {"valid/loss": attempt + update / 1000})
+            if update % 10 == 0:
+                tracker.log(update, {"valid/loss": attempt + update / 1000})
             if update % 5 == 0:
                 tracker.flush()
                 (folder / "new").write_text(str(update))
                 (folder / "new").rename(folder / "checkpoint")
-            if update == kill_at: os.kill(os.getpid(), signal.SIGKILL)
+            if update == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def children():
@@ -77,7 +79,8 @@ def run_child(folder: Path, attempt: int, total: int, start: int | None = None, 
     child.start()
     if kill_after:
         # The clock of the kill starts with the first record.
-        while not any((folder / "logs").glob(f"*.{child.pid}.*")) and child.is_alive(): time.sleep(0.01)
+        while not any((folder / "logs").glob(f"*.{child.pid}.*")) and child.is_alive():
+            time.sleep(0.01)
         time.sleep(kill_after)
         child.kill()
     child.join(HANGS)
@@ -102,10 +105,11 @@ def tear(folder: Path, how: int) -> None:
 
 def test_killed_twice_and_taken_up_from_an_earlier_checkpoint(tmp_path):
     assert run_child(tmp_path, 1, 40, kill_at=18) == -signal.SIGKILL
-    assert steps(tmp_path) == list(range(1, 19))                            # three lines behind the checkpoint of update 15
+    assert steps(tmp_path) == list(range(1, 19))  # three lines behind the checkpoint of update 15
     assert run_child(tmp_path, 2, 40, kill_at=33) == -signal.SIGKILL
     assert writers(tmp_path) == [1] * 15 + [2] * 18
-    assert run_child(tmp_path, 3, 40, start=5, kill_at=7) == -signal.SIGKILL # back to an old checkpoint: all behind it is gone
+    # back to an old checkpoint: all behind it is gone
+    assert run_child(tmp_path, 3, 40, start=5, kill_at=7) == -signal.SIGKILL
     assert writers(tmp_path) == [1] * 5 + [3] * 2 and steps(tmp_path, "valid/loss") == []
     assert run_child(tmp_path, 4, 40, start=5) == 0
     assert steps(tmp_path) == list(range(1, 41)) and writers(tmp_path) == [1] * 5 + [4] * 35
@@ -115,7 +119,8 @@ def test_killed_twice_and_taken_up_from_an_earlier_checkpoint(tmp_path):
 def test_killed_at_random_moments_with_torn_records(tmp_path):
     dice = random.Random(0)
     for attempt in range(1, 5):
-        if checkpoint(tmp_path) == 200: break
+        if checkpoint(tmp_path) == 200:
+            break
         code = run_child(tmp_path, attempt, 200, kill_after=dice.uniform(0.05, 0.5), pause=0.01)
         assert code in (0, -signal.SIGKILL)
         tear(tmp_path, attempt)
@@ -123,14 +128,16 @@ def test_killed_at_random_moments_with_torn_records(tmp_path):
         assert found == list(range(1, len(found) + 1)) and len(found) >= checkpoint(tmp_path)
     assert run_child(tmp_path, 9, 200) == 0
     assert steps(tmp_path) == list(range(1, 201)) and steps(tmp_path, "valid/loss") == list(range(10, 201, 10))
-    assert writers(tmp_path) == sorted(writers(tmp_path))                   # never an older process's number after a newer one's
+    # never an older process's number after a newer one's
+    assert writers(tmp_path) == sorted(writers(tmp_path))
 
 
 def test_many_resumes_within_a_second_keep_their_order(tmp_path):
-    for attempt, start in enumerate([0, 5, 10], 1): train(tmp_path, attempt, start + 7, start)
+    for attempt, start in enumerate([0, 5, 10], 1):
+        train(tmp_path, attempt, start + 7, start)
     assert writers(tmp_path) == [1] * 5 + [2] * 5 + [3] * 7
     stamps = [path.name.split(".")[3] for path in (tmp_path / "logs").iterdir()]
-    assert len(set(stamps)) == 3                                            # readers go by the names
+    assert len(set(stamps)) == 3  # readers go by the names
 
 
 def test_a_new_run_in_an_old_folder_hides_the_old_one(tmp_path):
@@ -143,7 +150,8 @@ def test_what_was_logged_at_the_checkpoint_is_not_logged_again(tmp_path):
     config = PretrainConfig(total_updates=3, tensorboard_log_dir=str(tmp_path / "logs"))
     for _ in range(2): # a finished run, taken up again, tests its best model again
         with Tracker(config, checkpoint(tmp_path), console=plain(io.StringIO())) as tracker:
-            if not checkpoint(tmp_path): tracker.log(3, {"train/loss": 1.0})
+            if not checkpoint(tmp_path):
+                tracker.log(3, {"train/loss": 1.0})
             (tmp_path / "checkpoint").write_text("3")
             tracker.log(3, {"test/loss": 2.0})
     assert read_scalars(tmp_path / "logs") == {"train/loss": [(3, 1.0)], "test/loss": [(3, 2.0)]}
@@ -191,9 +199,9 @@ def test_time_left_counts_this_process_alone(monkeypatch):
     clock = [1000.0]
     monkeypatch.setattr(tracking.time, "perf_counter", lambda: clock[0])
     with Tracker(PretrainConfig(total_updates=1000), start_update=900, console=plain(shown := io.StringIO())) as tracker:
-        tracker.log(900, VALID)                         # nothing is known yet
+        tracker.log(900, VALID)  # nothing is known yet
         clock[0] += 60
-        tracker.log(910, VALID)                         # 10 updates a minute, 90 to go
+        tracker.log(910, VALID)  # 10 updates a minute, 90 to go
         tracker.log(1000, VALID)
     assert [line.split("left ")[1] for line in shown.getvalue().splitlines()] == ["-:--", "9:00", "0:00"]
 
@@ -202,21 +210,23 @@ def test_time_left_counts_this_process_alone(monkeypatch):
 def test_a_table_on_a_terminal(width):
     with Tracker(PretrainConfig(total_updates=1000), start_update=400, console=terminal(shown := io.StringIO(), width)) as tracker:
         tracker.advance(425)
-        for update in (425, 450): tracker.log(update, TRAIN)
+        for update in (425, 450):
+            tracker.log(update, TRAIN)
         tracker.log(450, VALID)
         tracker.log(475, TRAIN)
     lines = [re.sub(r"\x1b\[[\d;?]*[A-Za-z]|\r", "", line) for line in shown.getvalue().splitlines()]
     assert any("training" in line and "425/1000" in line and "left: " in line for line in lines)
     rows = [line for line in lines if re.match(r" {4}4\d\d  ", line)]
     heads = [line for line in lines if line.startswith(" update ")]
-    assert len(rows) == 4 and len(heads) == 3           # shown again when the columns change, and only then
+    assert len(rows) == 4 and len(heads) == 3  # shown again when the columns change, and only then
     assert all(len(line) <= 80 for line in rows + heads)
     assert rows[0].split() == ["425", "7.338", "0.045", "8.00e-04", "1.144", "18,188", "0.012", "0.410", "0.034"]
     ends = lambda line: [match.end() for match in re.finditer(r"\S+", line)]
-    assert ends(rows[0]) == ends(rows[1]) == ends(rows[3]) == ends(heads[0])     # aligned
+    assert ends(rows[0]) == ends(rows[1]) == ends(rows[3]) == ends(heads[0])  # aligned
     header = lines[lines.index(heads[0]) - 3:lines.index(heads[0]) + 1]
     columns = [(start, end) for start, end in zip([0, *ends(heads[0])], ends(heads[0]))]
-    assert ["".join(line[a:b].strip() for line in header) for a, b in columns] == ["update", *TRAIN] # the full names, read downwards
+    # the full names, read downwards
+    assert ["".join(line[a:b].strip() for line in header) for a, b in columns] == ["update", *TRAIN]
 
 
 def test_quiet_shows_and_writes_nothing(tmp_path, capsys):
@@ -235,11 +245,15 @@ def wandb_records(path: Path): # a .wandb file -> its records: LevelDB's log for
     data, at, parts = path.read_bytes(), 7, []
     assert data[:4] == b":W&B"
     while at + 7 <= len(data):
-        if 32768 - at % 32768 < 7: at += 32768 - at % 32768; continue  # too little left of the block for a record's head
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue  # too little left of the block for a record's head
         size, kind = struct.unpack("<HB", data[at + 4:at + 7])
         parts.append(data[at + 7:at + 7 + size])
         at += 7 + size
-        if kind in (1, 4): yield Record.FromString(b"".join(parts)); parts = []   # a whole record, or the last part of one
+        if kind in (1, 4):
+            yield Record.FromString(b"".join(parts))
+            parts = []   # a whole record, or the last part of one
 
 
 def wandb_history(folder: Path) -> list[dict]: # rows of all files, in the order of their folders
@@ -292,9 +306,11 @@ def test_wandb_stopped_by_sigterm_and_taken_up_by_id(tmp_path):
     second = wandb_child(tmp_path, 20, run_id, watched)
     assert second.returncode == 0, second.stderr
     assert (tmp_path / "state").read_text() == f"40 {run_id}"
-    for done in (first, second): assert done.stderr == "" and "wandb" not in done.stdout   # it keeps to itself
+    for done in (first, second):
+        assert done.stderr == "" and "wandb" not in done.stdout   # it keeps to itself
     folders = [path.name for path in sorted((tmp_path / "run/wandb").glob("offline-run-*"))]
-    assert len(folders) == 2 and all(name.endswith(run_id) for name in folders)            # a folder for each process, one run
+    # a folder for each process, one run
+    assert len(folders) == 2 and all(name.endswith(run_id) for name in folders)
     rows = wandb_history(tmp_path / "run")
     for name, at in [("train/loss", range(1, 41)), ("valid/loss", range(10, 41, 10))]:
         assert [row["_step"] for row in rows if name in row] == list(at)
@@ -340,10 +356,14 @@ def test_wandb_not_installed(tmp_path, monkeypatch):
 
 class FakeRun:
     "What the tracker uses of wandb.Run."
-    def __init__(self): self.id, self.rows, self.watched, self.code = "made-up", [], [], None
-    def log(self, metrics, step): self.rows.append((step, metrics))
-    def watch(self, model, **how): self.watched.append((model, how))
-    def finish(self, exit_code): self.code = exit_code
+    def __init__(self):
+        self.id, self.rows, self.watched, self.code = "made-up", [], [], None
+    def log(self, metrics, step):
+        self.rows.append((step, metrics))
+    def watch(self, model, **how):
+        self.watched.append((model, how))
+    def finish(self, exit_code):
+        self.code = exit_code
 
 
 @pytest.mark.parametrize("watch", [False, True])
@@ -353,12 +373,13 @@ def test_wandb_calls(monkeypatch, watch):
     config = PretrainConfig(total_updates=9, wandb=True, wandb_watch=watch, wandb_id="by-hand", logging_steps=5, update_freq=4)
     with pytest.raises(ZeroDivisionError):
         with Tracker(config, 3, wandb_id="of the checkpoint", console=plain(io.StringIO())) as tracker:
-            assert asked == ["by-hand"] and tracker.wandb_id == "made-up"   # the command line's wins
+            assert asked == ["by-hand"] and tracker.wandb_id == "made-up"  # the command line's wins
             tracker.watch(model := torch.nn.Linear(1, 1))
             tracker.log(5, TRAIN)
             1 / 0
     assert run.rows == [(5, TRAIN)] and run.code == 1
-    assert run.watched == ([(model, dict(log="gradients", log_freq=20))] if watch else []) # hooks count micro-batches
+    # hooks count micro-batches
+    assert run.watched == ([(model, dict(log="gradients", log_freq=20))] if watch else [])
 
 
 # MFU
@@ -377,15 +398,20 @@ def test_the_count_is_the_flop_counters(tokenizer, objective, return_mlm, layers
     model = MPNetForPretraining(config).train()
     texts = ["the task is sentence classification", "the positions of all words of a sentence of the task " * 2]
     batch = MaskedPermutedCollator(tokenizer, objective)([{"input_ids": tokenizer(text)["input_ids"], "sample_id": i} for i, text in enumerate(texts)])
-    model.mpnet.gradient_checkpointing, model.mpnet.bias = checkpointing, dense_bias # the fast path computes the scores twice; once is useful
-    with FlopCounterMode(display=False) as forward, torch.no_grad(): model.loss(batch, return_mlm)
-    with FlopCounterMode(display=False) as both: model.loss(batch, return_mlm)[0].backward()
+    # the fast path computes the scores twice; once is useful
+    model.mpnet.gradient_checkpointing, model.mpnet.bias = checkpointing, dense_bias
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        model.loss(batch, return_mlm)
+    with FlopCounterMode(display=False) as both:
+        model.loss(batch, return_mlm)[0].backward()
     predicted = int((batch["targets"] != -100).sum())
     assert predicted < batch["targets"].numel() # some slots are empty
     counted = update_flops(config, *batch["input_ids"].shape, batch["pred_size"], predicted, return_mlm)
     assert counted == 3 * forward.get_total_flops()
-    if not checkpointing: assert counted == both.get_total_flops()
-    else: assert both.get_total_flops() > counted # what is computed twice is useful once
+    if not checkpointing:
+        assert counted == both.get_total_flops()
+    else:
+        assert both.get_total_flops() > counted # what is computed twice is useful once
 
 
 @pytest.mark.parametrize("name, tera", [
