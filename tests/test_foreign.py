@@ -127,6 +127,14 @@ def foreign_file(program,       # a key of PROGRAMS
 def weights_of(content): return content.get("model") or content["model_states"]
 
 
+def bias_by_hand(table, length, distance): # (heads, length, length), or 0 without a table
+    "What is added to the scores."
+    if table is None: return 0.0
+    places = torch.arange(length)
+    buckets = relative_position_bucket(places[None] - places[:, None], len(table), distance)
+    return table[buckets].permute(2, 0, 1)
+
+
 @torch.no_grad()
 def by_hand(content, ids, distance=128): # (batch, length) -> (batch, length, vocabulary) logits
     "A file's model, computed with its own names as the paper and the programs describe it."
@@ -137,16 +145,12 @@ def by_hand(content, ids, distance=128): # (batch, length) -> (batch, length, vo
     linear = lambda x, name: F.linear(x, *affine(name))
     act, e = ACTIVATION_FUNCTIONS[args["activation_fn"]], "sentence_encoder"
     pre, heads = args["normalize_before"], args["encoder_attention_heads"]
-    places = torch.arange(ids.shape[1])
-    x = w[f"{e}.embed_tokens.weight"][ids] + w[f"{e}.embed_positions.weight"][places + 2]
+    places = w[f"{e}.embed_positions.weight"][2:ids.shape[1] + 2]
+    x = w[f"{e}.embed_tokens.weight"][ids] + places
     own_norm = f"{e}.final_layer_norm.weight" in w
     if not pre or own_norm:
         x = norm(x, f"{e}.emb_layer_norm")
-    bias = 0.0
-    if f"{e}.relative_attention_bias.weight" in w:
-        table = w[f"{e}.relative_attention_bias.weight"]
-        buckets = relative_position_bucket(places[None] - places[:, None], len(table), distance)
-        bias = table[buckets].permute(2, 0, 1)
+    bias = bias_by_hand(w.get(f"{e}.relative_attention_bias.weight"), ids.shape[1], distance)
     for n in range(args["encoder_layers"]):
         name = f"{e}.layers.{n}"
         h = norm(x, f"{name}.self_attn_layer_norm") if pre else x
