@@ -216,7 +216,7 @@ def test_code_stands_alone():
     nodes = list(ast.walk(ast.parse(modelling_code())))
     names = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
     names += [node.names[0].name for node in nodes if isinstance(node, ast.Import)]
-    assert {name.split(".")[0] for name in names} == {"math", "torch", "transformers"}
+    assert {name.split(".")[0] for name in names} == {"torch", "transformers"}
     assert "ModelConfig" not in modelling_code().replace("AnnotatedMPNetConfig", "")
 
 
