@@ -113,7 +113,6 @@ _HEAD = '''"""MPNet as annotated-mpnet computes it, with what transformers' own 
 
 Needs only torch and transformers.
 """
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -132,7 +131,7 @@ class UserError(ValueError):
 Dropout = nn.Dropout
 '''
 _PARTS = {  # module -> what of it the file is made of, in this order
-    "positions": ("relative_position_bucket", "RelativePositionBias"),
+    "positions": ("bucket_starts", "relative_position_bucket", "RelativePositionBias"),
     "attention": ("dense_bias", "MPNetSelfAttention"),
     "model": ("ACTIVATION_FUNCTIONS", "MPNetEmbeddings", "MPNetLayer", "MPNetEncoder",
               "MPNetLMHead"),

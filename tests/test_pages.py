@@ -1,4 +1,4 @@
-"""The pages for teachers, for contributors and of words: complete, in order, and in step with the lessons."""
+"""The pages for teachers, for contributors and of words: complete, and in step with the lessons."""
 import re
 
 import in_step
@@ -16,7 +16,13 @@ def page(name: str) -> str:
 
 def part(heading: str) -> str:
     "One part of docs/teachers.md."
-    return re.search(rf"^## {heading}.*?(?=^## )", page("teachers.md"), re.MULTILINE | re.DOTALL)[0]
+    pattern = rf"^## {heading}.*?(?=^## )"
+    return re.search(pattern, page("teachers.md"), re.MULTILINE | re.DOTALL)[0]
+
+
+def first_lessons() -> set[str]: # numbers
+    "Those before lesson 20."
+    return {lesson.number for lesson in lessons.read_all() if lesson.number < "20"}
 
 
 def test_the_long_plan_takes_in_every_lesson():
@@ -29,7 +35,8 @@ def test_the_long_plan_takes_in_every_lesson():
 def test_the_short_plans_fit_their_time():
     minutes = [int(n) for n in re.findall(r"^\| (\d+) \|", part("One lecture"), re.MULTILINE)]
     assert sum(minutes) == 90
-    times = [60 * int(h) + int(m) for h, m in re.findall(r"^\| (\d+):(\d\d) \|", part("One day"), re.MULTILINE)]
+    clock = re.findall(r"^\| (\d+):(\d\d) \|", part("One day"), re.MULTILINE)
+    times = [60 * int(h) + int(m) for h, m in clock]
     assert times == sorted(times) and len(times) == len(set(times)) >= 6
 
 
@@ -37,7 +44,7 @@ def test_the_lessons_a_day_leaves_out_are_named():
     plan = part("One day")
     left_out = set(re.findall(r"\b\d\d[a-z]?\b", re.search(r"Left out, .*?: (.+)\.", plan)[1]))
     taught = {name.split("_")[0] for name in re.findall(r"nbs/([\w-]+)\.ipynb", plan)}
-    assert left_out | taught == {lesson.number for lesson in lessons.read_all() if lesson.number < "20"} and not left_out & taught
+    assert left_out | taught == first_lessons() and not left_out & taught
 
 
 def test_a_lesson_that_changed_is_found(monkeypatch):
@@ -45,10 +52,12 @@ def test_a_lesson_that_changed_is_found(monkeypatch):
     changed = lessons.read_all()
     changed[3].goals[0] = "Do something else"
     monkeypatch.setattr(lessons, "read_all", lambda: changed)
-    assert any("docs/teachers.md is not what the lessons say" in p for p in in_step.teachers_current())
+    said = "docs/teachers.md is not what the lessons say"
+    assert any(said in p for p in in_step.teachers_current())
 
 
-@pytest.mark.parametrize("text, link", [("see [x](nowhere.md)", "nowhere.md"), ("see [x](#no-such-term)", "#no-such-term")])
+@pytest.mark.parametrize("text, link", [
+    ("see [x](nowhere.md)", "nowhere.md"), ("see [x](#no-such-term)", "#no-such-term")])
 def test_a_broken_link_is_found(monkeypatch, tmp_path, text, link):
     (tmp_path / "docs").mkdir()
     for name in ("teachers.md", "contributing.md"):
@@ -62,12 +71,14 @@ def test_each_lesson_is_on_the_page_for_teachers_with_its_goals_and_exercises():
     for lesson in lessons.read_all():
         text = teachers_page.section(lesson)
         assert text in page("teachers.md") and text.count("\n- ") == len(lesson.goals)
-        assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == [str(n) for n in range(1, len(lesson.exercises) + 1)], lesson.path.name
+        expected = [str(n) for n in range(1, len(lesson.exercises) + 1)]
+        assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == expected, lesson.path.name
 
 
 def test_the_glossary_is_in_order_and_its_words_are_in_their_lessons():
     terms = TERM.findall(page("glossary.md"))
-    assert len(terms) == page("glossary.md").count("\n- ") > 40, "each line has the form of the others"
+    lines = page("glossary.md").count("\n- ")
+    assert len(terms) == lines > 40, "each line has the form of the others"
     assert len({anchor for anchor, _, _ in terms}) == len(terms)
     heads = [head.lower().replace("-", "") for _, head, _ in terms]
     assert heads == sorted(heads)
@@ -76,7 +87,8 @@ def test_the_glossary_is_in_order_and_its_words_are_in_their_lessons():
         files = re.findall(r"nbs/([\w-]+\.ipynb)", text)
         assert files, f"{head} names no lesson"
         for file in files:
-            assert word in (lessons.NBS / file).read_text(encoding="utf-8").lower(), f"{file} doesn't say {word}"
+            text = (lessons.NBS / file).read_text(encoding="utf-8").lower()
+            assert word in text, f"{file} doesn't say {word}"
 
 
 def test_every_module_is_on_the_page_of_the_architecture():

@@ -1,4 +1,4 @@
-"""The collator: what it permutes, hides and lays out, for any tokens, in any batch, and in the right proportions."""
+"""The collator: what it permutes, hides and lays out, in any batch and in the right proportions."""
 import copy
 import pickle
 from collections import Counter
@@ -17,8 +17,9 @@ from annotated_mpnet.configuration import UserError
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
 
-PIECES = AutoTokenizer.from_pretrained(FIXTURES / "tokenizer", local_files_only=True)   # 500 tokens
-LETTERS = wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *"abcdefgh", *("##" + c for c in "abcdefgh"), "<mask>"])   # 21 tokens
+PIECES = AutoTokenizer.from_pretrained(FIXTURES / "tokenizer", local_files_only=True)  # 500 tokens
+PARTS = [*"abcdefgh", *("##" + c for c in "abcdefgh")]
+LETTERS = wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *PARTS, "<mask>"])  # 21 tokens
 TOKENS = PIECES.convert_ids_to_tokens(list(range(len(PIECES))))
 SPECIAL = set(PIECES.all_special_ids)
 PAD, MASK = PIECES.pad_token_id, PIECES.mask_token_id
@@ -26,13 +27,19 @@ PLAIN = [i for i in range(len(PIECES)) if i not in SPECIAL]
 BEGIN = [i for i in PLAIN if not TOKENS[i].startswith("##")]
 CONTINUE = [i for i in PLAIN if TOKENS[i].startswith("##")]
 
-some = settings(deadline=None, derandomize=True, max_examples=100, phases=[Phase.generate]) # shrinking takes minutes; what fails is small
-word = st.builds(lambda first, rest: [first, *rest], st.sampled_from(BEGIN), st.lists(st.sampled_from(CONTINUE), max_size=4))
-stray = st.lists(st.sampled_from(CONTINUE + sorted(SPECIAL)), min_size=1, max_size=2)    # pieces without a word, special tokens inside
+# shrinking takes minutes; what fails is small
+some = settings(deadline=None, derandomize=True, max_examples=100, phases=[Phase.generate])
+begin, rest = st.sampled_from(BEGIN), st.lists(st.sampled_from(CONTINUE), max_size=4)
+word = st.builds(lambda first, rest: [first, *rest], begin, rest)
+# pieces without a word, special tokens inside
+stray = st.lists(st.sampled_from(CONTINUE + sorted(SPECIAL)), min_size=1, max_size=2)
 body = st.lists(st.one_of(word, word, word, stray), max_size=20).map(lambda parts: sum(parts, []))
-sequence = st.one_of(body, body.map(lambda ids: [0, *ids, 2]), body.map(lambda ids: [0, *ids, 2, PAD, PAD]),
-                     st.lists(st.sampled_from(BEGIN), min_size=1, max_size=60).map(lambda ids: [0, *ids, 2]))
-numbers = st.fixed_dictionaries({"sample_id": st.integers(0, 2 ** 40), "cycle": st.integers(0, 1000)})
+framed = lambda ids: [0, *ids, 2]
+padded = body.map(lambda ids: [0, *ids, 2, PAD, PAD])
+whole_words = st.lists(begin, min_size=1, max_size=60).map(framed)
+sequence = st.one_of(body, body.map(framed), padded, whole_words)
+sample_ids, cycles = st.integers(0, 2 ** 40), st.integers(0, 1000)
+numbers = st.fixed_dictionaries({"sample_id": sample_ids, "cycle": cycles})
 example = st.builds(lambda ids, more: {"input_ids": ids, **more}, sequence, numbers)
 batches = st.lists(example, min_size=1, max_size=6)
 seeds = st.integers(0, 2 ** 32)
@@ -47,27 +54,39 @@ def words_of(ids): # lists of places
     "A word is a beginning and what goes on with it; a special token ends a word."
     words, inside = [], False
     for place, token in enumerate(ids):
-        if token in SPECIAL: inside = False
-        elif inside and TOKENS[token].startswith("##"): words[-1].append(place)
+        if token in SPECIAL:
+            inside = False
+        elif inside and TOKENS[token].startswith("##"):
+            words[-1].append(place)
         else:
             words.append([place])
             inside = True
     return words
 
 
+COLUMNS = ("input_ids", "positions", "attention_mask", "targets")
+BLOCKS = {"mpnet": ["target", "key", "query"], "plm": ["target", "query"], "mlm": ["query"]}
+
+
 def unpack(batch, objective="mpnet"): # one dict a row; padding removed
     "What each row of a batch holds, read column by column."
     P = batch["pred_size"]
-    names = {"mpnet": ["target", "key", "query"], "plm": ["target", "query"], "mlm": ["query"]}[objective]
+    names = BLOCKS[objective]
     C = batch["input_ids"].shape[1] - len(names) * P
+    blocks = [("context", 0, C), *((name, C + i * P, P) for i, name in enumerate(names))]
     rows = []
-    for ids, places, real, targets in zip(*(batch[name].tolist() for name in ("input_ids", "positions", "attention_mask", "targets"))):
+    for ids, places, real, targets in zip(*(batch[name].tolist() for name in COLUMNS)):
         row = {"true": [t for t in targets if t != -100]}
-        for name, start, size in [("context", 0, C), *((name, C + i * P, P) for i, name in enumerate(names))]:
+        for name, start, size in blocks:
             at = [i for i in range(start, start + size) if real[i]]
             row[name], row[name + " places"] = [ids[i] for i in at], [places[i] for i in at]
         rows.append(row)
     return rows
+
+
+def collated(examples, objective="mpnet", **more): # one dict a row
+    "What the collator makes of some examples."
+    return unpack(MaskedPermutedCollator(PIECES, objective, **more)(examples), objective)
 
 
 def kept(examples): # those with something to predict
@@ -92,16 +111,18 @@ def test_the_permuted_sequence_is_a_permutation(examples, seed):
     for row, example in zip(rows, kept(examples)):
         ids, places = example["input_ids"], row["context places"] + row["target places"]
         assert sorted(places) == [place for place, token in enumerate(ids) if token != PAD]
-        assert row["context"] + row["target"] == [ids[place] for place in places]       # each token keeps its place
+        # each token keeps its place
+        assert row["context"] + row["target"] == [ids[place] for place in places]
 
 
 @some
 @given(batches, seeds)
 def test_targets_are_true_tokens_and_never_special(examples, seed):
-    for row, example in zip(unpack(MaskedPermutedCollator(PIECES, seed=seed)(examples)), kept(examples)):
-        assert row["target"] == row["true"] == [example["input_ids"][place] for place in row["query places"]]
+    for row, example in zip(collated(examples, seed=seed), kept(examples)):
+        hidden = [example["input_ids"][place] for place in row["query places"]]
+        assert row["target"] == row["true"] == hidden
         assert not SPECIAL & set(row["true"])
-        assert row["key"] == row["query"]                                               # both mask copies are the same
+        assert row["key"] == row["query"]  # both mask copies are the same
         assert row["key places"] == row["query places"] == row["target places"]
 
 
@@ -115,55 +136,66 @@ def test_each_sequence_predicts_its_own_share(examples, seed, share):
 
 
 def test_share_for_every_length():
-    batch = MaskedPermutedCollator(PIECES)([{"input_ids": [0, *[117] * m, 2]} for m in range(1, 513)])
-    assert (batch["targets"] != -100).sum(1).tolist() == [max(1, round(0.15 * m)) for m in range(1, 513)]
+    lengths = range(1, 513)
+    batch = MaskedPermutedCollator(PIECES)([{"input_ids": [0, *[117] * m, 2]} for m in lengths])
+    predicted = (batch["targets"] != -100).sum(1).tolist()
+    assert predicted == [max(1, round(0.15 * m)) for m in lengths]
 
 
 @some
 @given(batches, seeds, st.sampled_from([0.15, 0.5]))
 def test_words_are_predicted_whole_but_for_one(examples, seed, share):
-    for row, example in zip(unpack(MaskedPermutedCollator(PIECES, seed=seed, pred_prob=share)(examples)), kept(examples)):
+    for row, example in zip(collated(examples, seed=seed, pred_prob=share), kept(examples)):
         predicted, ids = set(row["target places"]), example["input_ids"]
         words = words_of(ids)
         cut = [word for word in words if predicted & set(word) and not set(word) <= predicted]
         assert len(cut) <= 1
-        for word in cut: assert set(word[-len(predicted & set(word)):]) == predicted & set(word)   # its end is predicted
+        for word in cut:
+            # its end is predicted
+            assert set(word[-len(predicted & set(word)):]) == predicted & set(word)
         specials = [place for place, token in enumerate(ids) if token in SPECIAL and token != PAD]
         context = row["context places"]
-        assert context[:len(specials)] == specials                                      # special tokens first, in their order
+        assert context[:len(specials)] == specials  # special tokens first, in their order
         rest, by_first = context[len(specials):], {word[0]: word for word in words}
-        while rest:                                                                     # then whole words, the cut one last
+        while rest:  # then whole words, the cut one last
             assert rest[0] in by_first
             word = [place for place in by_first[rest[0]] if place not in predicted]
             assert word and rest[:len(word)] == word
             rest = rest[len(word):]
-        if cut: assert context[-1] in cut[0]
+        if cut:
+            assert context[-1] in cut[0]
 
 
 @some
 @given(batches, seeds)
 def test_layout_and_padding(examples, seed):
-    sizes = [(sum(token != PAD for token in e["input_ids"]), how_many(e["input_ids"])) for e in kept(examples)]
+    left = [e["input_ids"] for e in kept(examples)]
+    sizes = [(sum(token != PAD for token in ids), how_many(ids)) for ids in left]
     C, P = max((n - p for n, p in sizes), default=0), max((p for _, p in sizes), default=0)
     for objective, blocks in [("mpnet", "ctmm"), ("plm", "ctm"), ("mlm", "cm")]:
         batch = MaskedPermutedCollator(PIECES, objective, seed=seed)(examples)
         assert batch["pred_size"] == P and batch["targets"].shape == (len(sizes), P)
-        expected = torch.tensor([sum(([i < n - p for i in range(C)] if block == "c" else [i >= P - p for i in range(P)] for block in blocks), [])
-                                 for n, p in sizes], dtype=torch.long).reshape(len(sizes), C + (len(blocks) - 1) * P)
+        real = [[i < n - p for i in range(C)] + [i >= P - p for i in range(P)] * (len(blocks) - 1)
+                for n, p in sizes]
+        width = C + (len(blocks) - 1) * P
+        expected = torch.tensor(real, dtype=torch.long).reshape(len(sizes), width)
         assert torch.equal(batch["attention_mask"], expected)
         assert torch.equal(batch["targets"] != -100, expected[:, expected.shape[1] - P:].bool())
-        for name in ("input_ids", "positions"): assert batch[name].shape == expected.shape
-        for name in ("input_ids", "positions", "attention_mask", "targets"): assert batch[name].dtype == torch.long
+        for name in ("input_ids", "positions"):
+            assert batch[name].shape == expected.shape
+        for name in ("input_ids", "positions", "attention_mask", "targets"):
+            assert batch[name].dtype == torch.long
         assert (batch["input_ids"][expected == 0] == PAD).all()
         longest = max(len(e["input_ids"]) for e in examples)
-        assert ((batch["positions"] >= 0) & (batch["positions"] < longest)).all()       # padding's too: it is looked up
+        # padding's too: it is looked up
+        assert ((batch["positions"] >= 0) & (batch["positions"] < longest)).all()
 
 
 @some
 @given(batches, seeds)
 def test_the_three_objectives_hide_the_same(examples, seed):
-    rows = {o: unpack(MaskedPermutedCollator(PIECES, o, seed=seed)(examples), o) for o in ("mpnet", "plm", "mlm")}
-    for mpnet, plm, mlm in zip(*rows.values(), strict=True):
+    rows = [collated(examples, objective, seed=seed) for objective in ("mpnet", "plm", "mlm")]
+    for mpnet, plm, mlm in zip(*rows, strict=True):
         assert plm == {name: x for name, x in mpnet.items() if not name.startswith("key")}
         assert mlm == {name: x for name, x in plm.items() if not name.startswith("target")}
 
@@ -171,17 +203,22 @@ def test_the_three_objectives_hide_the_same(examples, seed):
 @some
 @given(st.lists(st.text("abcdefgh ", max_size=40), min_size=1, max_size=4), seeds)
 def test_text_through_a_tokenizer(texts, seed):
-    examples = [{"input_ids": LETTERS(text)["input_ids"], "sample_id": i} for i, text in enumerate(texts)]
+    ids_of = lambda text: LETTERS(text)["input_ids"]
+    examples = [{"input_ids": ids_of(text), "sample_id": i} for i, text in enumerate(texts)]
     batch = MaskedPermutedCollator(LETTERS, seed=seed, pred_prob=0.3)(examples)
     left = [e["input_ids"] for e, text in zip(examples, texts) if text.strip()]
     assert batch["skipped"] == len(texts) - len(left)
     for row, ids in zip(unpack(batch), left, strict=True):
         whole = [None] * len(ids)
-        for place, token in zip(row["context places"] + row["target places"], row["context"] + row["true"]): whole[place] = token
+        places = row["context places"] + row["target places"]
+        for place, token in zip(places, row["context"] + row["true"]):
+            whole[place] = token
         assert whole == ids
-        torn = Counter()                                                                # words with pieces on both sides
-        number = np.cumsum([not LETTERS.convert_ids_to_tokens(token).startswith("##") for token in ids])
-        for place in row["target places"]: torn[number[place]] += 1
+        torn = Counter()  # words with pieces on both sides
+        tokens = LETTERS.convert_ids_to_tokens(ids)
+        number = np.cumsum([not token.startswith("##") for token in tokens])
+        for place in row["target places"]:
+            torn[number[place]] += 1
         assert sum(count < (number == n).sum() for n, count in torn.items()) <= 1
 
 
@@ -196,7 +233,7 @@ def test_a_sample_is_the_same_in_any_batch_and_order(examples, seed, data):
     assert unpack(collate(examples)) == alone
     order = data.draw(st.permutations(range(len(examples))))
     assert unpack(collate([examples[i] for i in order])) == [alone[i] for i in order]
-    again = MaskedPermutedCollator(PIECES, seed=seed)                                   # nothing is remembered from call to call
+    again = MaskedPermutedCollator(PIECES, seed=seed)  # nothing is remembered from call to call
     assert [unpack(again([examples[i]]))[0] for i in order] == [alone[i] for i in order]
 
 
@@ -204,17 +241,17 @@ def test_seed_cycle_and_sample_id_all_count():
     ids, values = [0, *BEGIN[:60], 2], [0, 1, 2, 2 ** 31]
     made = {}
     for seed, cycle, sample_id in product(values, repeat=3):
-        row = unpack(MaskedPermutedCollator(PIECES, seed=seed)([{"input_ids": ids, "cycle": cycle, "sample_id": sample_id}]))[0]
+        row, = collated([{"input_ids": ids, "cycle": cycle, "sample_id": sample_id}], seed=seed)
         made[seed, cycle, sample_id] = row["context places"], row["target places"]
     for a, b in combinations(made.values(), 2):
         assert a[0] != b[0] and a[1] != b[1]
-        assert sum(x == y for x, y in zip(a[0], b[0])) < 15                             # 2 and, by chance, about 1 of 51
+        assert sum(x == y for x, y in zip(a[0], b[0])) < 15  # 2 and, by chance, about 1 of 51
 
 
 def test_sample_id_and_cycle_default_to_zero():
     ids = [0, *BEGIN[:40], 2]
-    collate = MaskedPermutedCollator(PIECES)
-    assert unpack(collate([{"input_ids": ids}])) == unpack(collate([{"input_ids": ids, "sample_id": 0, "cycle": 0}]))
+    zero = {"input_ids": ids, "sample_id": 0, "cycle": 0}
+    assert collated([{"input_ids": ids}]) == collated([zero])
 
 
 def test_global_generators_are_neither_used_nor_moved():
@@ -232,7 +269,7 @@ def test_global_generators_are_neither_used_nor_moved():
 
 def test_lists_arrays_and_tensors_are_the_same():
     ids = [0, *BEGIN[:40], 2]
-    rows = [unpack(MaskedPermutedCollator(PIECES)([{"input_ids": kind(ids)}])) for kind in (list, np.array, torch.tensor)]
+    rows = [collated([{"input_ids": kind(ids)}]) for kind in (list, np.array, torch.tensor)]
     assert rows[0] == rows[1] == rows[2]
 
 
@@ -245,13 +282,14 @@ def test_the_examples_are_not_changed():
 # In the right proportions
 
 def naive_outcomes(ids, P, whole_words=True): # Counter of (context places, target places)
-    "What a plain loop can give, over every order of the words and every shuffle of the predicted tokens: each equally likely."
+    "Each order of the words and each shuffle of the predicted tokens, all equally likely."
     words = words_of(ids) if whole_words else [[place] for place in predictable(ids)]
     specials = [place for place, token in enumerate(ids) if token in SPECIAL]
     outcomes = Counter()
     for order in permutations(words):
         places = specials + sum(order, [])
-        for predicted in permutations(places[-P:]): outcomes[tuple(places[:-P]), predicted] += 1
+        for predicted in permutations(places[-P:]):
+            outcomes[tuple(places[:-P]), predicted] += 1
     return outcomes
 
 
@@ -262,17 +300,24 @@ def chi_squared_is_likely(counts, expected): # two arrays
     return abs(chi2 - degrees) < 5 * (2 * degrees) ** 0.5
 
 
-@pytest.mark.parametrize("sizes, share, whole_words", [((1, 2, 1), 0.5, True), ((1, 1, 1, 1), 0.15, True), ((2, 1, 3, 1), 0.3, True),
-                                                       ((3, 2), 0.9, True), ((1, 2, 1), 0.5, False), ((5,), 0.5, False)], ids=str)
+@pytest.mark.parametrize("sizes, share, whole_words", [
+    ((1, 2, 1), 0.5, True),
+    ((1, 1, 1, 1), 0.15, True),
+    ((2, 1, 3, 1), 0.3, True),
+    ((3, 2), 0.9, True),
+    ((1, 2, 1), 0.5, False),
+    ((5,), 0.5, False),
+], ids=str)
 def test_distribution_is_that_of_the_naive_loop(sizes, share, whole_words):
     first, more = iter(BEGIN), iter(CONTINUE)
     ids = [0] + sum(([next(first)] + [next(more) for _ in range(n - 1)] for n in sizes), []) + [2]
     n_draws = 20_000
     batch = MaskedPermutedCollator(PIECES, seed=5, pred_prob=share, whole_word_mask=whole_words)(
         [{"input_ids": ids, "sample_id": i} for i in range(n_draws)])
-    drawn = Counter((tuple(row["context places"]), tuple(row["target places"])) for row in unpack(batch))
+    outcome = lambda row: (tuple(row["context places"]), tuple(row["target places"]))
+    drawn = Counter(map(outcome, unpack(batch)))
     outcomes = naive_outcomes(ids, how_many(ids, share), whole_words)
-    assert set(drawn) == set(outcomes)                                                  # all of them, and no other
+    assert set(drawn) == set(outcomes)  # all of them, and no other
     expected = np.array(list(outcomes.values())) * n_draws / sum(outcomes.values())
     assert chi_squared_is_likely(np.array([drawn[outcome] for outcome in outcomes]), expected)
 
@@ -280,26 +325,34 @@ def test_distribution_is_that_of_the_naive_loop(sizes, share, whole_words):
 def hidden(n_samples, length=200, **more): # (true tokens, shown tokens), two flat arrays
     "All that is predicted of many samples of random tokens."
     tokens = np.random.default_rng(0).choice(PLAIN, (n_samples, length))
-    batch = MaskedPermutedCollator(PIECES, seed=11, **more)([{"input_ids": row, "sample_id": i} for i, row in enumerate(tokens)])
+    examples = [{"input_ids": row, "sample_id": i} for i, row in enumerate(tokens)]
+    batch = MaskedPermutedCollator(PIECES, seed=11, **more)(examples)
     return batch["targets"].numpy(), batch["input_ids"][:, -batch["pred_size"]:].numpy()
+
+
+def deviations(n, share): # 5 standard deviations of a count
+    "Of what n draws with this chance give."
+    return 5 * (n * share * (1 - share)) ** 0.5
 
 
 def test_80_10_10():
     true, shown = hidden(4000)
     assert true.shape == (4000, 30)
-    n, chance = true.size, 0.1 / len(PLAIN)                                             # a random token may be the true one
-    for mask, share in [(shown == MASK, 0.8), (shown == true, 0.1 + chance), ((shown != MASK) & (shown != true), 0.1 - chance)]:
-        assert abs(mask.sum() - share * n) < 5 * (n * share * (1 - share)) ** 0.5
-        by_rank = mask.sum(0)                                                           # at every rank alike
-        assert (abs(by_rank - share * len(true)) < 5 * (len(true) * share * (1 - share)) ** 0.5).all()
+    n, chance = true.size, 0.1 / len(PLAIN)  # a random token may be the true one
+    masked, same = shown == MASK, shown == true
+    for mask, share in [(masked, 0.8), (same, 0.1 + chance), (~masked & ~same, 0.1 - chance)]:
+        assert abs(mask.sum() - share * n) < deviations(n, share)
+        by_rank = mask.sum(0)  # at every rank alike
+        assert (abs(by_rank - share * len(true)) < deviations(len(true), share)).all()
 
 
 @pytest.mark.parametrize("keep, rand", [(0.3, 0.5), (0.0, 0.2), (0.25, 0.0)])
 def test_other_shares(keep, rand):
     true, shown = hidden(1500, keep_prob=keep, rand_prob=rand)
     n = true.size
-    for mask, share in [(shown == MASK, 1 - keep - rand), (shown == true, keep + rand / len(PLAIN))]:
-        assert abs(mask.sum() - share * n) <= 5 * (n * share * (1 - share)) ** 0.5
+    same = keep + rand / len(PLAIN)  # a random token may be the true one
+    for mask, share in [(shown == MASK, 1 - keep - rand), (shown == true, same)]:
+        assert abs(mask.sum() - share * n) <= deviations(n, share)
 
 
 def test_random_tokens_are_never_special_and_cover_the_vocabulary():
@@ -307,7 +360,7 @@ def test_random_tokens_are_never_special_and_cover_the_vocabulary():
     counts = np.bincount(shown.ravel(), minlength=len(PIECES))
     assert counts[sorted(SPECIAL)].sum() == 0 and (counts[PLAIN] > 0).all()
     assert chi_squared_is_likely(counts[PLAIN], shown.size / len(PLAIN))
-    same = (shown == true).sum()                                                        # and don't depend on the true token
+    same = (shown == true).sum()  # and don't depend on the true token
     assert abs(same - shown.size / len(PLAIN)) < 5 * (shown.size / len(PLAIN)) ** 0.5
 
 
@@ -331,19 +384,22 @@ def test_extremes():
     assert set(unpack(P(pred_prob=0.5, keep_prob=0, rand_prob=0))[0]["query"]) == {MASK}
     never = unpack(P(pred_prob=1, keep_prob=0, rand_prob=1))[0]["query"]
     assert MASK not in never and len(set(never)) > 30
-    one = unpack(MaskedPermutedCollator(PIECES)([{"input_ids": [117]}]))[0]             # a single token and no specials
+    # a single token and no specials
+    one = unpack(MaskedPermutedCollator(PIECES)([{"input_ids": [117]}]))[0]
     assert one["context"] == [] and one["true"] == [117]
 
 
 def test_nothing_to_predict_is_skipped_and_counted():
     collate = MaskedPermutedCollator(PIECES)
     nothing, something = {"input_ids": [0, 2]}, {"input_ids": [0, 117, 118, 2]}
-    batch = collate([nothing, something, {"input_ids": []}, something | {"sample_id": 1}, {"input_ids": [0, PAD, MASK, 2]}])
+    another, special = something | {"sample_id": 1}, {"input_ids": [0, PAD, MASK, 2]}
+    batch = collate([nothing, something, {"input_ids": []}, another, special])
     assert batch["skipped"] == 3 and len(batch["input_ids"]) == 2
-    assert unpack(batch) == unpack(collate([something, something | {"sample_id": 1}]))
+    assert unpack(batch) == unpack(collate([something, another]))
     for examples in ([], [nothing], [{"input_ids": []}]):
         batch = collate(examples)
-        assert batch["skipped"] == len(examples) and batch["pred_size"] == 0 and batch["input_ids"].shape[0] == 0
+        assert batch["skipped"] == len(examples) and batch["pred_size"] == 0
+        assert batch["input_ids"].shape[0] == 0
 
 
 # Whole words or not, and tokenizers
@@ -351,8 +407,10 @@ def test_nothing_to_predict_is_skipped_and_counted():
 def test_single_tokens():
     ids = [0] + sum(([BEGIN[i], *CONTINUE[3 * i:3 * i + 3]] for i in range(10)), []) + [2]
     examples = [{"input_ids": ids, "sample_id": i} for i in range(50)]
-    cut = lambda collate: np.mean([sum(0 < len(set(w) & set(row["target places"])) < 4 for w in words_of(ids)) for row in unpack(collate(examples))])
-    assert cut(MaskedPermutedCollator(PIECES)) <= 1 < 3 < cut(MaskedPermutedCollator(PIECES, whole_word_mask=False))
+    n_cut = lambda predicted: sum(0 < len(set(w) & predicted) < 4 for w in words_of(ids))
+    cut = lambda rows: np.mean([n_cut(set(row["target places"])) for row in rows])
+    single = collated(examples, whole_word_mask=False)
+    assert cut(collated(examples)) <= 1 < 3 < cut(single)
 
 
 def test_tokenizer_whose_words_are_unknown(monkeypatch):
@@ -369,12 +427,14 @@ def test_collator_can_be_pickled():
         collate = MaskedPermutedCollator(PIECES, objective, seed=9, pred_prob=0.3)
         a, b = collate(examples), pickle.loads(pickle.dumps(collate))(examples)
         assert a.keys() == b.keys()
-        for name in a: assert torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
+        for name in a:
+            assert torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
 
 
 def refused(call): # the message
     "A UserError of one line."
-    with pytest.raises(UserError) as caught: call()
+    with pytest.raises(UserError) as caught:
+        call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -388,4 +448,5 @@ def test_tokenizers_and_objectives_that_do_not_work():
 
 
 def test_ids_beyond_the_tokenizer_do_not_pass():
-    with pytest.raises((UserError, IndexError)): MaskedPermutedCollator(PIECES)([{"input_ids": [0, len(PIECES), 2]}])
+    with pytest.raises((UserError, IndexError)):
+        MaskedPermutedCollator(PIECES)([{"input_ids": [0, len(PIECES), 2]}])

@@ -1,4 +1,4 @@
-"""The project itself: its package stands alone, its lessons build on each other, its notebooks are fit to be read."""
+"""The project itself: a package that stands alone, lessons in order, notebooks fit to be read."""
 import ast
 import os
 import re
@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
 MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswith("_"))
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-COME_WITH = {"numpy", "yaml", "tokenizers", "safetensors", "huggingface_hub", "pyarrow", "packaging"}  # what the requirements always bring along
+# what the requirements always bring along
+COME_WITH = set("numpy yaml tokenizers safetensors huggingface_hub pyarrow packaging".split())
 LONGEST_FUNCTION = 60
 SOLVED = "#| code-fold: true\n#| code-summary: Solution\nassert 1"
 
@@ -46,23 +47,27 @@ def imports(module: Path) -> list[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             found += [(name.name, node in tree.body) for name in node.names]
         elif isinstance(node, ast.ImportFrom):
-            found.append((f"{PACKAGE}.{node.module}" if node.level else node.module, node in tree.body))
+            name = f"{PACKAGE}.{node.module}" if node.level else node.module
+            found.append((name, node in tree.body))
     return found
 
 
 def lesson_numbers() -> dict[str, str]:
-    "The lesson's number of each module, such as 06 and, after it, 06b, from the notebooks' names and what they say they export."
+    "The lesson's number of each module, such as 06 and, after it, 06b, by what notebooks export."
     numbers = {}
+    exported = re.compile(r"^#\| *default_exp +(\w+)", re.MULTILINE)
     for path in NOTEBOOKS:
-        sources = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
-        names = [m[1] for s in sources if (m := re.search(r"^#\| *default_exp +(\w+)", s, re.MULTILINE))]
+        cells = nbformat.read(path, as_version=4).cells
+        sources = [c.source for c in cells if c.cell_type == "code"]
+        names = [m[1] for s in sources if (m := exported.search(s))]
         numbers |= {name: path.name.split("_")[0] for name in names}
     return numbers
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
 def test_imports_only_what_the_package_requires(module):
-    always = {project(r).replace("-", "_") for r in setting("requirements")} | COME_WITH | {PACKAGE} | sys.stdlib_module_names
+    required = {project(r).replace("-", "_") for r in setting("requirements")}
+    always = required | COME_WITH | {PACKAGE} | sys.stdlib_module_names
     optional = {project(r) for r in setting("wandb_requirements")}
     for name, at_once in imports(module):
         top = name.split(".")[0]
@@ -75,7 +80,8 @@ def test_imports_point_to_earlier_lessons(module):
     own = [name.split(".")[1] for name, _ in imports(module) if name.startswith(f"{PACKAGE}.")]
     assert module.stem in numbers, f"no notebook exports {module.name}"
     for name in own:
-        assert numbers[name] < numbers[module.stem], f"{module.name} imports {name}, which is a later lesson"
+        earlier = numbers[name] < numbers[module.stem]
+        assert earlier, f"{module.name} imports {name}, which is a later lesson"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
@@ -91,44 +97,69 @@ def test_saved_outputs_are_fit_to_be_read(notebook):
     assert in_step.notebook_problems(notebook) == []
 
 
+def printed(text: str, name: str = "stdout") -> dict:
+    return {"output_type": "stream", "name": name, "text": text}
+
+
+def result(kind: str, text: str) -> dict:
+    return {"output_type": "execute_result", "data": {kind: text}}
+
+
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}
+FIGURE = {"output_type": "display_data", "data": {"image/png": ""}}
+PLOT = "#| fig-cap: A line.\nplt.show()"
+
+
 @pytest.mark.parametrize("source, outputs, problem", [
     ("print(1)", [], "not saved"),
-    ("x", [{"output_type": "stream", "name": "stdout", "text": "saved in /home/me/x.pt"}], "path of one machine"),
-    ("x", [{"output_type": "stream", "name": "stdout", "text": "UserWarning: careful"}], "a warning"),
-    ("x", [{"output_type": "stream", "name": "stderr", "text": "50 %"}], "stderr"),
-    ("x", [{"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}], "an error"),
-    ("x", [{"output_type": "execute_result", "data": {"text/plain": "<f at 0x7f0123456789>"}}], "address in memory"),
-    ("x", [{"output_type": "stream", "name": "stdout", "text": "begun on 2026-03-01"}], "a date"),
-    ("#| fig-cap: A line.\nplt.show()", [{"output_type": "display_data", "data": {"image/png": ""}}], "fig-alt"),
-    ("#| fig-cap: A line.\nplt.show()", [{"output_type": "display_data", "data": {"image/png": ""}}], "without label"),
-    ("ax.set(ylabel='loss')", [{"output_type": "display_data", "data": {"image/png": ""}}], "horizontal axis has no label"),
-    ("ax.set(xlabel='update')", [{"output_type": "display_data", "data": {"image/png": ""}}], "vertical axis has no label"),
-    ("HTML(x)", [{"output_type": "execute_result", "data": {"text/html": "<figure></figure>"}}], "without aria-label"),
+    ("x", [printed("saved in /home/me/x.pt")], "path of one machine"),
+    ("x", [printed("UserWarning: careful")], "a warning"),
+    ("x", [printed("50 %", "stderr")], "stderr"),
+    ("x", [ERROR], "an error"),
+    ("x", [result("text/plain", "<f at 0x7f0123456789>")], "address in memory"),
+    ("x", [printed("begun on 2026-03-01")], "a date"),
+    (PLOT, [FIGURE], "fig-alt"),
+    (PLOT, [FIGURE], "without label"),
+    ("ax.set(ylabel='loss')", [FIGURE], "horizontal axis has no label"),
+    ("ax.set(xlabel='update')", [FIGURE], "vertical axis has no label"),
+    ("HTML(x)", [result("text/html", "<figure></figure>")], "without aria-label"),
 ])
 def test_unfit_outputs_are_found(source, outputs, problem):
     found = in_step.cell_problems(source, outputs)
     assert any(problem in f for f in found), found
 
 
+def text(source: str) -> nbformat.NotebookNode:
+    return nbformat.from_dict({"cell_type": "markdown", "source": source})
+
+
+def code(source: str) -> nbformat.NotebookNode:
+    return nbformat.from_dict({"cell_type": "code", "source": source})
+
+
+FIRST, SOLUTION = text("## Exercises\n\n**1.** One."), code(SOLVED)
+BOTH = text("## Exercises\n\n**1.** One.\n\n**2.** Two.")
+
+
 @pytest.mark.parametrize("cells, problem", [
     ([], "two at least"),
-    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED), ("markdown", "**3.** Two."), ("code", SOLVED)], "not numbered"),
-    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED), ("markdown", "**2.** Two.\n\n## Questions")], "exercise 2 has no folded solution"),
-    ([("markdown", "## Exercises\n\n**1.** One.\n\n**2.** Two."), ("code", SOLVED)], "exercise 1 has no folded solution"),
-    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED.replace("true", "false"))], "exercise 1 has no folded solution"),
-    ([("markdown", "## Exercises\n\n**1.** One."), ("code", "#| eval: false\n" + SOLVED)], "exercise 1 is not run"),
-    ([("markdown", "## Exercises\n\n**1.** One."), ("code", "#| notest\n" + SOLVED)], "exercise 1 is not run"),
-    ([("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED.replace("assert", "print"))], "exercise 1 asserts nothing"),
+    ([FIRST, SOLUTION, text("**3.** Two."), SOLUTION], "not numbered"),
+    ([FIRST, SOLUTION, text("**2.** Two.\n\n## Questions")], "exercise 2 has no folded solution"),
+    ([BOTH, SOLUTION], "exercise 1 has no folded solution"),
+    ([FIRST, code(SOLVED.replace("true", "false"))], "exercise 1 has no folded solution"),
+    ([FIRST, code("#| eval: false\n" + SOLVED)], "exercise 1 is not run"),
+    ([FIRST, code("#| notest\n" + SOLVED)], "exercise 1 is not run"),
+    ([FIRST, code(SOLVED.replace("assert", "print"))], "exercise 1 asserts nothing"),
 ])
 def test_unsolved_exercises_are_found(cells, problem):
-    found = in_step.exercise_problems([nbformat.from_dict({"cell_type": kind, "source": source}) for kind, source in cells])
+    found = in_step.exercise_problems(cells)
     assert any(problem in f for f in found), found
 
 
 def test_solved_exercises_pass():
-    cells = [("markdown", "## Exercises\n\n**1.** One."), ("code", SOLVED), ("markdown", "**2. Two.** Do it."), ("code", SOLVED),
-             ("markdown", "## Questions\n\n**1.** Not an exercise."), ("code", "#| hide\nx")]
-    assert in_step.exercise_problems([nbformat.from_dict({"cell_type": kind, "source": source}) for kind, source in cells]) == []
+    first = [FIRST, SOLUTION, text("**2. Two.** Do it."), SOLUTION]
+    rest = [text("## Questions\n\n**1.** Not an exercise."), code("#| hide\nx")]
+    assert in_step.exercise_problems(first + rest) == []
 
 
 def test_a_lesson_that_says_too_little_is_found(tmp_path):
@@ -136,18 +167,20 @@ def test_a_lesson_that_says_too_little_is_found(tmp_path):
     path = tmp_path / "99_short.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
     found = "\n".join(in_step.notebook_problems(path))
-    assert all(what in found for what in ("first, time, goals", "exercises", "questions", "what to read next", "glossary")), found
+    parts = ("first, time, goals", "exercises", "questions", "what to read next", "glossary")
+    assert all(what in found for what in parts), found
 
 
 def test_fit_outputs_pass():
-    text = [{"output_type": "stream", "name": "stdout", "text": "either/or, 3/4, ~/run, ./checkpoints/best_checkpoint.pt"}]
-    assert in_step.cell_problems("print(x)", text) == []
+    paths = [printed("either/or, 3/4, ~/run, ./checkpoints/best_checkpoint.pt")]
+    assert in_step.cell_problems("print(x)", paths) == []
     assert in_step.cell_problems("#| eval: false\nprint(x)", []) == []
 
 
 def test_a_module_edited_by_hand_is_found(tmp_path, monkeypatch):
+    ignore = shutil.ignore_patterns("__pycache__", ".*")
     for name in ("nbs", PACKAGE):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     for name in ("settings.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     monkeypatch.setattr(in_step, "ROOT", tmp_path)
@@ -155,15 +188,18 @@ def test_a_module_edited_by_hand_is_found(tmp_path, monkeypatch):
     edited.write_text(edited.read_text(encoding="utf-8") + "\nedited = True\n", encoding="utf-8")
     left_over.touch()
     found = in_step.exported_and_clean()
-    assert {f"{PACKAGE}/{p.name}" for p in (edited, left_over)} <= {f.split()[0] for f in found}, found
+    wrong = {f"{PACKAGE}/{p.name}" for p in (edited, left_over)}
+    assert wrong <= {f.split()[0] for f in found}, found
 
 
 def test_constraints_pin_every_requirement():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {project(line) for line in lines if "==" in line}
-    asked = {project(r) for kind in ("", "dev_", "notebooks_", "wandb_") for r in setting(f"{kind}requirements")}
+    kinds = ("", "dev_", "notebooks_", "wandb_")
+    asked = {project(r) for kind in kinds for r in setting(f"{kind}requirements")}
     assert asked <= pinned, f"tools/freeze.py is due for {asked - pinned}"
-    assert not [line for line in lines if "+" in line], "a local version cannot be installed elsewhere"
+    local = [line for line in lines if "+" in line]
+    assert not local, "a local version cannot be installed elsewhere"
 
 
 def test_every_requirement_has_a_bound_that_was_tried():
@@ -188,8 +224,10 @@ def test_wheel_says_what_it_needs(wheel):
         text = archive.read(info).decode()
         commands = archive.read(info.replace("METADATA", "entry_points.txt")).decode()
         assert {n.split("/")[0] for n in archive.namelist()} == {PACKAGE, info.split("/")[0]}
-        assert f"{PACKAGE}/py.typed" in archive.namelist()  # others' type checkers read our annotations
-    assert set(re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)) == {"dev", "notebooks", "wandb"}
+        files = archive.namelist()
+        assert f"{PACKAGE}/py.typed" in files  # others' type checkers read our annotations
+    extras = re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)
+    assert set(extras) == {"dev", "notebooks", "wandb"}
     always = {project(r) for r in re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)}
     assert always == {project(r) for r in setting("requirements")}
     assert "pretrain-mpnet" in commands and "convert-to-hf" in commands
@@ -201,12 +239,22 @@ def bare_environment(tmp_path_factory, wheel) -> Path:
     return alone.environment(tmp_path_factory.mktemp("bare"), wheel)
 
 
+PROBE = f"""
+import importlib.util, {PACKAGE}
+absent = ["nbdev", "fastcore", "matplotlib", "pytest", "wandb"]
+print({PACKAGE}.__file__, *map(importlib.util.find_spec, absent))
+"""
+
+
 def test_wheel_alone_runs_the_demo(bare_environment, tmp_path):
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"HF_HOME": str(tmp_path / "hub")}
-    probe = f"import importlib.util as u, {PACKAGE}; print({PACKAGE}.__file__, *map(u.find_spec, ['nbdev', 'fastcore', 'matplotlib', 'pytest', 'wandb']))"
-    seen = subprocess.run([bare_environment, "-c", probe], cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
-    assert Path(seen.split()[0]).is_relative_to(bare_environment.parents[1]) and seen.split()[1:] == ["None"] * 5, seen
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env["HF_HOME"] = str(tmp_path / "hub")
+    there = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
+    seen = subprocess.run([bare_environment, "-c", PROBE], **there, check=True).stdout
+    package, *absent = seen.split()
+    assert Path(package).is_relative_to(bare_environment.parents[1]), seen
+    assert absent == ["None"] * 5, seen
     command = [bare_environment.parent / "pretrain-mpnet", "--demo", "--total-updates", "3"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=HANGS)
+    done = subprocess.run(command, **there, timeout=HANGS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(tmp_path.rglob("final_checkpoint.pt")), done.stdout

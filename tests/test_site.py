@@ -25,30 +25,45 @@ from annotated_mpnet import watch
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
-PARTS = ("nbs", "docs", "tools", "annotated_mpnet", "settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
+FOLDERS = ("nbs", "docs", "tools", "annotated_mpnet")
+FILES = ("settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
 WIDTHS = {"phone": 390, "desk": 1280}
 AXE = ROOT / "tests/fixtures/axe/axe.min.js"
-KINDS = ("index.html", LESSONS[5], "docs/configuration.html", "docs/training.html", "reference/attention.html", "404.html")  # of pages
+# of pages
+GUIDES = ("docs/configuration.html", "docs/training.html")
+KINDS = ("index.html", LESSONS[5], *GUIDES, "reference/attention.html", "404.html")
 SERIOUS = ("serious", "critical")  # the impacts of axe-core that fail
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def cells_of(notebook: Path) -> list[dict]:
+    return json.loads(read(notebook))["cells"]
 
 
 # The build
 
 def start_build(folder: Path) -> subprocess.Popen:
     "Build the site from a copy of the sources, in a folder of its own."
-    for name in PARTS:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name, **({"ignore": shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")} if copy is shutil.copytree else {}))
+    made = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=made)
+    for name in FILES:
+        shutil.copy(ROOT / name, folder / name)
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.Popen([sys.executable, "tools/build_docs.py"], cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "tools/build_docs.py"], cwd=folder, env=env, **pipes)
 
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory) -> list[tuple[Path, str, str, int]]:
-    "Two builds of the same sources in two places, at once: folder, what was printed, errors, exit code."
+    "Two builds of the same sources in two places, at once: folder, output, errors, exit code."
     folders = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
     running = [start_build(folder) for folder in folders]
-    return [(folder / "_docs", *process.communicate(), process.returncode) for folder, process in zip(folders, running)]
+    ended = lambda process: (*process.communicate(), process.returncode)
+    return [(folder / "_docs", *ended(process)) for folder, process in zip(folders, running)]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +77,8 @@ def site(builds) -> Path:
 @pytest.fixture(scope="module")
 def pages(site) -> dict[str, BeautifulSoup]:
     "Every page of the site, parsed."
-    return {p.relative_to(site).as_posix(): site_html.parse(p.read_text(encoding="utf-8")) for p in sorted(site.rglob("*.html"))}
+    paths = sorted(site.rglob("*.html"))
+    return {p.relative_to(site).as_posix(): site_html.parse(read(p)) for p in paths}
 
 
 def test_builds_without_a_warning(builds):
@@ -73,7 +89,8 @@ def test_builds_without_a_warning(builds):
 
 def test_second_build_is_identical(builds):
     one, two = (folder for folder, *_ in builds)
-    names = [sorted(p.relative_to(f).as_posix() for p in f.rglob("*") if p.is_file()) for f in (one, two)]
+    files = lambda folder: [path for path in folder.rglob("*") if path.is_file()]
+    names = [sorted(p.relative_to(f).as_posix() for p in files(f)) for f in (one, two)]
     assert names[0] == names[1]
     assert [n for n in names[0] if (one / n).read_bytes() != (two / n).read_bytes()] == []
 
@@ -82,94 +99,123 @@ def test_every_lesson_is_a_page_in_order(pages):
     listed = [a["href"] for a in pages["index.html"].select("nav.course a") if a["href"] in LESSONS]
     assert listed == LESSONS
     for path, name in zip(NOTEBOOKS, LESSONS):
-        title = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"]).splitlines()[0].lstrip("# ")
-        facts = pages[name].select_one(".facts").text
-        assert pages[name].h1.text == title and path.name.split("_")[0] in pages[name].select_one(".kicker").text
+        title = "".join(cells_of(path)[0]["source"]).splitlines()[0].lstrip("# ")
+        facts, kicker = (pages[name].select_one(part).text for part in (".facts", ".kicker"))
+        assert pages[name].h1.text == title and path.name.split("_")[0] in kicker
         assert re.search(r"\d+ minutes to read", facts) and "Colab" in facts
         assert pages[name].select_one(".goals") is not None, f"{name}: no goals"
 
 
 def test_notebooks_can_be_downloaded(site, pages):
     for path, name in zip(NOTEBOOKS, LESSONS):
-        assert (site / pages[name].select_one("a[download]")["href"]).read_bytes() == path.read_bytes()
+        link = pages[name].select_one("a[download]")["href"]
+        assert (site / link).read_bytes() == path.read_bytes()
 
 
 def test_html_outputs_pass_unchanged(site, tmp_path, monkeypatch):
     import build_docs
     for path in NOTEBOOKS:
-        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        page = read(site / path.with_suffix(".html").name)
+        for cell in cells_of(path):
             for output in cell.get("outputs", []):
                 made = "".join(output.get("data", {}).get("text/html", ""))
-                assert made in (site / path.with_suffix(".html").name).read_text(encoding="utf-8"), f"{path.name}, cell {cell['id']}"
-    figure = "<script>let a = 1 < 2 && '</b>';</script><svg viewBox='0 0 1 1'><linearGradient/></svg>"
-    nb = {"cells": [{"cell_type": "code", "source": "", "outputs": [{"output_type": "display_data", "data": {"text/html": [figure], "text/plain": "x"}}]}]}
-    (tmp_path / "00_a.ipynb").write_text(json.dumps(nb))
+                assert made in page, f"{path.name}, cell {cell['id']}"
+    script, picture = "let a = 1 < 2 && '</b>';", "<svg viewBox='0 0 1 1'><linearGradient/></svg>"
+    figure = f"<script>{script}</script>{picture}"
+    shown = {"output_type": "display_data", "data": {"text/html": [figure], "text/plain": "x"}}
+    cell = {"cell_type": "code", "source": "", "outputs": [shown]}
+    (tmp_path / "00_a.ipynb").write_text(json.dumps({"cells": [cell]}))
     monkeypatch.setattr(build_docs, "PROC", tmp_path)
     (mark, kept), = build_docs.set_aside_html().items()
     assert kept == figure and figure not in (tmp_path / "00_a.ipynb").read_text()
-    assert str(site_html.parse(f"<main>{mark}</main>")).replace(mark, kept) == f"<main>{figure}</main>"
+    page = str(site_html.parse(f"<main>{mark}</main>"))
+    assert page.replace(mark, kept) == f"<main>{figure}</main>"
 
 
 # Pages that must agree with something else
 
 def test_readme_and_front_page_come_from_the_same_notebook(pages):
-    assert readme.generate()["README.md"].decode() == (ROOT / "README.md").read_text(encoding="utf-8")
-    text, front = (ROOT / "README.md").read_text(encoding="utf-8"), pages["index.html"]
+    text, front = read(ROOT / "README.md"), pages["index.html"]
+    assert readme.generate()["README.md"].decode() == text
     outside = readme.FENCED.sub("", text)
-    assert [h.text.removesuffix("#") for h in front.select("article h2")] == re.findall(r"^## (.+)$", outside, re.MULTILINE)
+    headings = [h.text.removesuffix("#") for h in front.select("article h2")]
+    assert headings == re.findall(r"^## (.+)$", outside, re.MULTILINE)
     assert front.h1.text == re.search(r"^# (.+)$", outside, re.MULTILINE)[1]
-    assert [p.strip() for p in re.findall(r"```bash\n(.*?)```", text, re.S)] == [e.text.strip() for e in front.select("code.sourceCode.bash")]
+    commands = [p.strip() for p in re.findall(r"```bash\n(.*?)```", text, re.S)]
+    assert commands == [e.text.strip() for e in front.select("code.sourceCode.bash")]
 
 
 def test_map_of_the_course_has_every_lesson(pages):
     "Fails where lessons were added and the front page wasn't made anew: `make notebooks NB=index`."
     links = [a["href"] for a in pages["index.html"].select("#course-map td a")]
     assert links == LESSONS
-    assert re.findall(r"^\| \[\S+ .+?\]\(nbs/(\S+?)\)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE) == [p.name for p in NOTEBOOKS]
+    rows = re.findall(r"^\| \[\S+ .+?\]\(nbs/(\S+?)\)", read(ROOT / "README.md"), re.MULTILINE)
+    assert rows == [p.name for p in NOTEBOOKS]
+
+
+def texts(row) -> list[str]:
+    "What the cells of a row of a table say."
+    return [cell.get_text(" ", strip=True) for cell in row.find_all("td")]
 
 
 def test_configuration_page_help_and_dataclass_agree(pages):
     rows = pages["docs/configuration.html"].select("table.arguments tbody tr[id]")
-    shown = {row["id"]: [cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in rows}
-    assert list(shown) == [c.flag(name)[2:] for members in c.groups().values() for name in (f.name for f in members)]
-    options = {name: action for action in arguments.build_parser()._actions for name in action.option_strings}
+    shown = {row["id"]: texts(row) for row in rows}
+    assert list(shown) == [c.flag(f.name)[2:] for members in c.groups().values() for f in members]
+    actions = arguments.build_parser()._actions
+    options = {name: action for action in actions for name in action.option_strings}
+    words = lambda text: re.sub(r"\W+", "", text).lower()
     for f in c.FIELDS.values():
         names, kind, default, meaning = shown[c.flag(f.name)[2:]]
         assert names.replace(" ", "").split(",") == list(c.names(f))
         assert kind == c.kind(f).__name__ and default == c.show(f.default)
         assert all(rule in meaning for rule in filter(None, [f.metadata["rule"]]))
-        words = lambda text: re.sub(r"\W+", "", text).lower()
+        explained = words(f.metadata["help"])
         for name in c.names(f):
-            assert words(f.metadata["help"]) in words(options[name].help) and words(f.metadata["help"]) in words(meaning), name
+            assert explained in words(options[name].help) and explained in words(meaning), name
 
 
 def test_reference_has_every_public_name(site, pages):
     for path in sorted((ROOT / "annotated_mpnet").glob("[!_]*.py")):
-        source = path.read_text(encoding="utf-8")
-        statement = next(s for s in ast.parse(source).body if isinstance(s, ast.Assign) and s.targets[0].id == "__all__")
+        source = read(path)
+        assigned = [s for s in ast.parse(source).body if isinstance(s, ast.Assign)]
+        statement = next(s for s in assigned if s.targets[0].id == "__all__")
         page = pages[f"reference/{path.stem}.html"]
         for name in set(ast.literal_eval(statement.value)) - {"logger"}:
             section = page.find(id=name)
             assert section is not None, f"{path.stem}.{name}"
             line = int(re.search(rf"{path.stem}\.py#L(\d+)", str(section))[1])
-            assert re.search(rf"^((def|class) {name}|{name}|\w.*\b{name}\b.* =)", source.splitlines()[line - 1]), f"{path.stem}.{name}: line {line}"
+            defined = re.compile(rf"^((def|class) {name}|{name}|\w.*\b{name}\b.* =)")
+            assert defined.search(source.splitlines()[line - 1]), f"{path.stem}.{name}: line {line}"
 
 
 def test_reference_shows_the_comment_beside_each_parameter(pages):
     section = pages["reference/attention.html"].find(id="two_stream_mask")
-    rows = [[cell.get_text(" ", strip=True) for cell in row.find_all("td")] for row in section.select("tbody tr")]
+    rows = [texts(row) for row in section.select("tbody tr")]
     assert ["n_predicted", "int", "", "P: predicted tokens; T = C + P"] in rows
     assert rows[-1][0] == "returns" and rows[-1][3].startswith("bool (rows, keys), True = sees")
 
 
 def test_names_in_backticks_lead_to_the_reference(pages):
-    links = [code.parent for page in pages.values() for code in page.select("a.name code") if code.text == "two_stream_mask"]
-    assert links and all(link["href"].endswith("reference/attention.html#two_stream_mask") for link in links)
+    codes = [code for page in pages.values() for code in page.select("a.name code")]
+    links = [code.parent["href"] for code in codes if code.text == "two_stream_mask"]
+    target = "reference/attention.html#two_stream_mask"
+    assert links and all(link.endswith(target) for link in links)
     unique = [n for own in site_reference.names().values() for n in own]
     for url, page in pages.items():
         for code in page.select("article code"):
-            if unique.count(code.text) == 1 and code.find_parent(["pre", "h1", "h2", "h3", "summary"]) is None:
+            elsewhere = code.find_parent(["pre", "h1", "h2", "h3", "summary"])
+            if unique.count(code.text) == 1 and elsewhere is None:
                 assert code.find_parent("a") is not None, f"{url}: {code.text}"
+
+
+def text_of(node: ast.AST) -> str:
+    "The text of a string in the code, with \\0 where a value stands; '' of all else."
+    if isinstance(node, ast.JoinedStr):
+        return "".join("\0" if isinstance(v, ast.FormattedValue) else v.value for v in node.values)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ""
 
 
 def messages() -> list[str]:
@@ -177,16 +223,14 @@ def messages() -> list[str]:
     found = []
     for path in (ROOT / "annotated_mpnet").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            parts = ["\0" if isinstance(v, ast.FormattedValue) else v.value for v in node.values] if isinstance(node, ast.JoinedStr) else \
-                [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
-            found.append(re.sub(r"%[ds]", "\0", "".join(parts)))
+            found.append(re.sub(r"%[ds]", "\0", text_of(node)))
     return [text for text in found if len(text) > 12]
 
 
 def test_troubleshooting_quotes_messages_that_exist():
-    "A quoted line is a message of the package, with the values of one case or … for them, and … for what is cut off."
-    text = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
-    quoted = [line for block in re.findall(r"```text\n(.*?)```", text, re.S) for line in block.splitlines()]
+    "A quoted line is a message of the package; … stands for values and for what is cut off."
+    blocks = re.findall(r"```text\n(.*?)```", read(ROOT / "docs/troubleshooting.md"), re.S)
+    quoted = [line for block in blocks for line in block.splitlines()]
     assert len(quoted) > 20
     known = messages()
     for line in quoted:
@@ -196,20 +240,23 @@ def test_troubleshooting_quotes_messages_that_exist():
 
 
 def test_guides_name_arguments_that_exist():
-    ours = {c.flag(n) for n in c.FIELDS} | {"--help", "--short", "--output", "--checkpoint", "--with-code", "--no-save-tokenizer",
-                                                 "--standalone", "--nproc-per-node", "--max-restarts"}
+    converter = "--help --short --output --checkpoint --with-code --no-save-tokenizer"
+    torchrun = "--standalone --nproc-per-node --max-restarts"
+    ours = {c.flag(n) for n in c.FIELDS} | {*converter.split(), *torchrun.split()}
+    checked = ("training", "architecture", "troubleshooting")
     for path in (ROOT / "docs").glob("*.md"):
         for name in re.findall(r"(?<![\w-])--[a-z][\w-]*", path.read_text(encoding="utf-8")):
             known = name in ours or name.replace("_", "-") in ours or f"--{name[5:]}" in ours
-            assert known or path.stem not in ("training", "architecture", "troubleshooting"), f"{path.name}: {name}"
+            assert known or path.stem not in checked, f"{path.name}: {name}"
 
 
 # What reads badly, each found once on a page
 
 def test_names_with_underscores_are_whole(pages):
-    headings = {h.get_text().removesuffix("#") for url, page in pages.items() if url.startswith("reference/") for h in page.select("article h2, article h3")}
-    assert "MaskedPermutedCollator.__call__" in headings
-    assert not any(h.select("strong, em") for url, page in pages.items() if url.startswith("reference/") for h in page.select("article h2, article h3"))
+    reference = [page for url, page in pages.items() if url.startswith("reference/")]
+    headings = [h for page in reference for h in page.select("article h2, article h3")]
+    assert "MaskedPermutedCollator.__call__" in {h.get_text().removesuffix("#") for h in headings}
+    assert not any(h.select("strong, em") for h in headings)
 
 
 def prose(page: BeautifulSoup) -> str:
@@ -221,7 +268,8 @@ def prose(page: BeautifulSoup) -> str:
 
 
 def test_no_markup_and_no_dash_in_place_of_an_argument(pages):
-    found = {url: re.findall(r".{0,30}(?:`|\*\*|\]\(|(?<![\w ])–[a-z]| –[a-z]+-[a-z]).{0,30}", prose(page)) for url, page in pages.items()}
+    wrong = re.compile(r".{0,30}(?:`|\*\*|\]\(|(?<![\w ])–[a-z]| –[a-z]+-[a-z]).{0,30}")
+    found = {url: wrong.findall(prose(page)) for url, page in pages.items()}
     assert {url: lines for url, lines in found.items() if lines} == {}
 
 
@@ -229,15 +277,20 @@ def test_what_is_printed_in_pieces_is_one_output(site, pages, tmp_path, monkeypa
     import build_docs
     for url in LESSONS:
         for cell in pages[url].select("div.cell"):
-            kinds = ["cell-output-stdout" in e.get("class", []) for e in cell.select(".cell-output")]
+            outputs = cell.select(".cell-output")
+            kinds = ["cell-output-stdout" in e.get("class", []) for e in outputs]
             assert not any(a and b for a, b in zip(kinds, kinds[1:])), f"{url}, {cell.get('id')}"
     stream = lambda name, text: {"output_type": "stream", "name": name, "text": text}
-    outputs = [stream("stdout", ["a\n", "b"]), stream("stdout", "c\n"), stream("stderr", "d"), stream("stdout", "e")]
-    (tmp_path / "00_a.ipynb").write_text(json.dumps({"cells": [{"cell_type": "code", "source": "", "outputs": outputs}, {"cell_type": "markdown", "source": "x"}]}))
+    outputs = [stream("stdout", ["a\n", "b"]), stream("stdout", "c\n")]
+    outputs += [stream("stderr", "d"), stream("stdout", "e")]
+    code = {"cell_type": "code", "source": "", "outputs": outputs}
+    prose = {"cell_type": "markdown", "source": "x"}
+    (tmp_path / "00_a.ipynb").write_text(json.dumps({"cells": [code, prose]}))
     monkeypatch.setattr(build_docs, "PROC", tmp_path)
     build_docs.join_streams()
     joined = json.loads((tmp_path / "00_a.ipynb").read_text())["cells"]
-    assert [(o["name"], "".join(o["text"])) for o in joined[0]["outputs"]] == [("stdout", "a\nbc\n"), ("stderr", "d"), ("stdout", "e")]
+    found = [(o["name"], "".join(o["text"])) for o in joined[0]["outputs"]]
+    assert found == [("stdout", "a\nbc\n"), ("stderr", "d"), ("stdout", "e")]
     assert "outputs" not in joined[1]
 
 
@@ -249,27 +302,42 @@ def test_index_of_a_function_stays_with_it():
         assert script.find_next_sibling().name == "mspace"
 
 
+COMMAND = "pretrain-mpnet --demo --total-updates 200 --batch-size 8"
+WEIGHT = "mpnet.encoder.layer.0.attention.attn.q.weight"
+FORMULA = r"<span class='math inline'>\({}\)</span>"
+BREAKS = f"""<main>
+<p>the ({FORMULA.format("r")}), {FORMULA.format("t")}-th word of 15 % in lesson 05
+{FORMULA.format("s")}
+ends</p>
+<p><code>--a-short-one</code> <code>{COMMAND}</code> <code>{WEIGHT}</code></p>
+<table><tr><td><code>annotated_mpnet.tokenization</code></td></tr></table>
+</main>"""
+
+
 def test_lines_end_where_they_may():
-    main = site_html.parse(r"<main><p>the (<span class='math inline'>\(r\)</span>), <span class='math inline'>\(t\)</span>-th word of 15 % in lesson 05"
-                           "\n" r"<span class='math inline'>\(s\)</span>" "\nends</p>"
-                           "<p><code>--a-short-one</code> <code>pretrain-mpnet --demo --total-updates 200 --batch-size 8</code> "
-                           "<code>mpnet.encoder.layer.0.attention.attn.q.weight</code></p><table><tr><td><code>annotated_mpnet.tokenization</code></td></tr></table></main>").main
+    main = site_html.parse(BREAKS).main
     site_html.draw_formulas(main)
     site_html.keep_numbers(main)
     site_html.link_names(main, "x.html", "", {}, set())
-    assert [f.get_text().replace("\n", "") for f in main.select(".formula")] == ["(r),", "t-th", "s"]
+    formulas = [f.get_text().replace("\n", "") for f in main.select(".formula")]
+    assert formulas == ["(r),", "t-th", "s"]
     assert re.search(r"05\s+s\s+ends", main.get_text())
     assert "15\u00a0% in lesson\u00a005" in main.get_text()
     short, command, path, dotted = main.find_all("code")
-    assert short["class"] == ["word"] and command.text == "pretrain-mpnet --demo --total-updates 200 --batch-size 8"
+    assert short["class"] == ["word"] and command.text == COMMAND
     assert [w.text for w in command.select(".word")] == command.text.split()
-    assert path.find("wbr") is not None and path.text == "mpnet.encoder.layer.0.attention.attn.q.weight"
-    assert "".join(map(str, dotted.contents)).replace("</wbr>", "").replace("/>", ">") == "annotated_mpnet.<wbr>tokenization"
+    assert path.find("wbr") is not None and path.text == WEIGHT
+    name = "".join(map(str, dotted.contents)).replace("</wbr>", "").replace("/>", ">")
+    assert name == "annotated_mpnet.<wbr>tokenization"
 
 
 def test_comment_beside_a_one_line_definition_is_of_what_it_gives(pages):
-    rows = lambda page, name: {cells[0].text.strip(): cells[3].text.strip() for tr in pages[f"reference/{page}.html"].find(id=name).select("tr[role=row]")
-                               if len(cells := tr.find_all("td")) == 4}
+    def rows(page: str, name: str) -> dict[str, str]: # parameter -> comment
+        section = pages[f"reference/{page}.html"].find(id=name)
+        trs = section.select("tr[role=row]")
+        cells = [[td.text.strip() for td in tr.find_all("td")] for tr in trs]
+        return {row[0]: row[3] for row in cells if len(row) == 4}
+
     found = rows("export", "trimmed")
     assert found["model"] == "" and found["returns"].startswith("name ->")
     found = rows("ranks", "is_restart")
@@ -286,14 +354,16 @@ def test_maps_for_machines(site, pages):
     values = site_pages.settings()
     address = values["doc_host"] + values["doc_baseurl"] % values
     listed = re.findall(r"<loc>(.+?)</loc>", (site / "sitemap.xml").read_text())
-    assert {u.removeprefix(f"{address}/") or "index.html" for u in listed} == set(pages) - {"404.html"}
+    urls = {u.removeprefix(f"{address}/") or "index.html" for u in listed}
+    assert urls == set(pages) - {"404.html"}
     plain = re.findall(rf"\]\({re.escape(address)}/(\S+?)\)", (site / "llms.txt").read_text())
     assert len(plain) == len(listed)
     for name in plain:
-        text = (site / name).read_text(encoding="utf-8")
+        text = read(site / name)
         assert text.startswith("# ") and "data:image" not in text
-        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", readme.FENCED.sub("", text)):
-            assert ((site / name).parent / target.split("#")[0]).exists(), f"{name} links to {target}"
+        prose, folder = readme.FENCED.sub("", text), (site / name).parent
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", prose):
+            assert (folder / target.split("#")[0]).exists(), f"{name} links to {target}"
 
 
 def test_social_picture(site, pages):
@@ -301,7 +371,8 @@ def test_social_picture(site, pages):
     address = values["doc_host"] + values["doc_baseurl"] % values
     for url, page in pages.items():
         picture = page.find("meta", property="og:image")["content"]
-        assert picture.startswith(f"{address}/") and (site / picture.removeprefix(f"{address}/")).exists(), url
+        assert picture.startswith(f"{address}/"), url
+        assert (site / picture.removeprefix(f"{address}/")).exists(), url
     assert site_html.size_of_png((site / "docs/assets/social.png").read_bytes()) == (1200, 630)
 
 
@@ -321,45 +392,77 @@ LOOK = """async () => {
   for (const image of images) image.loading = "eager";
   await Promise.all(images.map(image => image.decode().catch(() => 0)));
   await document.fonts.ready;
+  const all = selector => [...document.querySelectorAll(selector)];
   const box = e => e.getBoundingClientRect();
+  const folded = e => e.closest("details:not([open])");
+  const sources = some => some.map(i => i.src);
+  const formulas = some => some.map(m => m.getAttribute("alttext"));
+  const absent = i => !i.complete || !i.naturalWidth || i.alt === null || i.alt.trim() === "";
+  const shrunk = i => i.width < 0.55 * i.getAttribute("width") && !folded(i);
+  const high = "wbr, mfrac, msub, msup, munder, mover, msubsup, munderover, mroot, msqrt, mtable";
+  const flowing = e => !e.closest("pre") && !e.querySelector(high);
+  const lines = e => new Set([...e.getClientRects()].map(r => Math.round(r.top))).size;
+  const margin = e => parseFloat(getComputedStyle(e).marginRight);
+  const gap = e => box(e).right - box(e.lastElementChild).right + margin(e);
+  const flat = m => !folded(m) && (box(m).width < 2 || box(m).height < 2);
+  const low = m => m.querySelector("mfrac") && box(m).height < 30;
   const prose = document.querySelector("article").cloneNode(true);
   for (const code of prose.querySelectorAll("pre, code, math, script")) code.remove();
-  const ids = [...document.querySelectorAll("[id]")].map(e => e.id);
+  const tex = (prose.textContent.match(/\\\\\\(|\\\\\\[|\\$\\$/g) || []).length;
+  const page = document.documentElement;
+  const ids = all("[id]").map(e => e.id);
+  const words = all("article .word, .formula:not(.display)");
   return {
-    images: images.filter(i => !i.complete || !i.naturalWidth || i.alt === null || i.alt.trim() === "").map(i => i.src),
-    links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+    images: sources(images.filter(absent)),
+    links: all("a[href]").map(a => a.href),
     ids, twice: ids.filter((id, i) => ids.indexOf(id) !== i),
-    small: innerWidth < 500 ? images.filter(i => i.width < 0.55 * i.getAttribute("width") && !i.closest("details:not([open])")).map(i => i.src) : [],
-    split: [...document.querySelectorAll("article .word, .formula:not(.display)")].filter(e => !e.closest("pre") && !e.querySelector("wbr, mfrac, msub, msup, munder, mover, msubsup, munderover, mroot, msqrt, mtable")
-      && new Set([...e.getClientRects()].map(r => Math.round(r.top))).size > 1).map(e => e.textContent),
-    roots: [...document.querySelectorAll("msqrt")].map(e => box(e).right - box(e.lastElementChild).right + parseFloat(getComputedStyle(e).marginRight)).filter(gap => gap > 1.5),
-    wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-    formulas: document.querySelectorAll("math").length,
-    flat: [...document.querySelectorAll("math")].filter(m => !m.closest("details:not([open])") && (box(m).width < 2 || box(m).height < 2)).map(m => m.getAttribute("alttext")),
-    low: [...document.querySelectorAll("math[display=block]")].filter(m => m.querySelector("mfrac") && box(m).height < 30).map(m => m.getAttribute("alttext")),
-    tex: (prose.textContent.match(/\\\\\\(|\\\\\\[|\\$\\$/g) || []).length + document.querySelectorAll("merror").length,
-    font: document.querySelector("math") === null || document.fonts.check('16px "STIX Two Math"'),
-    landmarks: ["header", "nav", "main", "footer"].filter(n => document.querySelector(n) === null),
+    small: innerWidth < 500 ? sources(images.filter(shrunk)) : [],
+    split: words.filter(e => flowing(e) && lines(e) > 1).map(e => e.textContent),
+    roots: all("msqrt").map(gap).filter(gap => gap > 1.5),
+    wide: page.scrollWidth - page.clientWidth,
+    formulas: all("math").length,
+    flat: formulas(all("math").filter(flat)),
+    low: formulas(all("math[display=block]").filter(low)),
+    tex: tex + all("merror").length,
+    font: all("math").length === 0 || document.fonts.check('16px "STIX Two Math"'),
+    landmarks: ["header", "nav", "main", "footer"].filter(n => all(n).length === 0),
   };
 }"""
 
 
+def listen(page) -> tuple[list[str], list[str]]:
+    "Lists that fill with a page's errors and requests."
+    errors, requests = [], []
+
+    def on_console(message):
+        if message.type in ("error", "warning"):
+            errors.append(message.text)
+
+    def on_failure(request):
+        if request.failure != "net::ERR_ABORTED":
+            errors.append(f"failed: {request.url}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", on_failure)
+    page.on("request", lambda request: requests.append(request.url))
+    return errors, requests
+
+
 @pytest.fixture(scope="module")
 def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
-    "What a reader meets on every page at both widths: errors, requests, links, formulas, pictures, and on a desk what axe-core finds."
+    "What a reader meets on every page at both widths, and on a desk what axe-core finds."
     found = {}
     for kind, width in WIDTHS.items():
         page = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-        errors, requests = [], []
-        page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("requestfailed", lambda request: errors.append(f"failed: {request.url}") if request.failure != "net::ERR_ABORTED" else None)
-        page.on("request", lambda request: requests.append(request.url))
+        errors, requests = listen(page)
         for url in pages:
-            errors.clear(), requests.clear()
+            errors.clear()
+            requests.clear()
             page.goto(base + url)
-            found[url, kind] = page.evaluate(LOOK) | {"errors": list(errors), "requests": list(requests)}
-            if kind == "desk":                              # at last: it changes the page
+            met = page.evaluate(LOOK)
+            found[url, kind] = met | {"errors": list(errors), "requests": list(requests)}
+            if kind == "desk":  # at last: it changes the page
                 found[url, kind]["violations"] = violations(page, url in KINDS)
         page.close()
     return found
@@ -375,7 +478,8 @@ def test_no_console_error(seen):
 
 
 def test_no_request_to_another_host(seen, base):
-    assert {key: r for key, look in seen.items() for r in look["requests"] if not r.startswith((base, "data:"))} == {}
+    asked = [(key, request) for key, look in seen.items() for request in look["requests"]]
+    assert [both for both in asked if not both[1].startswith((base, "data:"))] == []
 
 
 def test_no_broken_link_or_anchor(seen, site, base):
@@ -388,7 +492,8 @@ def test_no_broken_link_or_anchor(seen, site, base):
                 assert re.match(r"https?://(?!127\.)|mailto:", target), f"{url} links to {link}"
                 continue
             name = unquote(target.removeprefix(base)) or "index.html"
-            if not (site / name).is_file() or (anchor and name in ids and unquote(anchor) not in ids[name]):
+            lost = anchor and name in ids and unquote(anchor) not in ids[name]
+            if lost or not (site / name).is_file():
                 broken.append(f"{url} -> {link.removeprefix(base)}")
     assert broken == []
 
@@ -405,8 +510,8 @@ def test_formulas_are_drawn(seen):
     assert said(seen, "flat") == said(seen, "low") == said(seen, "tex") == {}
     assert all(look["font"] for look in seen.values())
     for path, name in zip(NOTEBOOKS, LESSONS):
-        sources = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "markdown"]
-        blocks = sum(source.count("$$") // 2 for source in sources)
+        prose = [cell for cell in cells_of(path) if cell["cell_type"] == "markdown"]
+        blocks = sum("".join(cell["source"]).count("$$") // 2 for cell in prose)
         assert seen[name, "desk"]["formulas"] >= blocks, name
 
 
@@ -430,19 +535,27 @@ def test_landmarks(seen):
     assert said(seen, "landmarks") == {}
 
 
+WITHOUT_COLOURS = """
+document.querySelectorAll('pre code').forEach(code => { code.textContent = code.textContent })
+"""
+
+
 def violations(page, whole: bool) -> list[str]:
-    "What axe-core finds that is serious; the words of code, thousands of spans of ten colours, only where the whole is looked at."
+    "What axe-core finds that is serious; the thousands of coloured spans of code only in a whole."
     page.evaluate(AXE.read_text(encoding="utf-8"))
-    if not whole:                                           # leaving them out by axe's own `exclude` takes longer than looking at them
-        page.evaluate("document.querySelectorAll('pre code').forEach(code => { code.textContent = code.textContent })")
+    if not whole:  # leaving them out by axe's own `exclude` takes longer than looking at them
+        page.evaluate(WITHOUT_COLOURS)
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
-    return [f"{v['id']}: {v['help']}: {n['target']}" for v in found if v["impact"] in SERIOUS for n in v["nodes"]]
+    serious = [(v, node) for v in found if v["impact"] in SERIOUS for node in v["nodes"]]
+    return [f"{v['id']}: {v['help']}: {node['target']}" for v, node in serious]
 
 
 def test_accessible(browser, base, pages, seen):
     "Every page on a desk in light, one of each kind on a phone in the dark."
-    assert {url: seen[url, "desk"]["violations"] for url in pages if seen[url, "desk"]["violations"]} == {}
-    page = browser.new_page(viewport={"width": WIDTHS["phone"], "height": 900}, color_scheme="dark", reduced_motion="reduce")
+    on_a_desk = {url: seen[url, "desk"]["violations"] for url in pages}
+    assert {url: found for url, found in on_a_desk.items() if found} == {}
+    phone = {"width": WIDTHS["phone"], "height": 900}
+    page = browser.new_page(viewport=phone, color_scheme="dark", reduced_motion="reduce")
     for url in KINDS:
         page.goto(base + url)
         assert violations(page, True) == [], f"{url}, dark"
@@ -478,8 +591,10 @@ def test_search_leads_to_where_a_word_is_defined(page, base):
     page.click("[data-search]")
     page.keyboard.type("horizon")
     page.wait_for_selector(".found a")
-    places = [a.get_attribute("href").removeprefix(base) for a in page.locator(".found a").all()[:3]]
-    assert {"05_two_stream_attention.html#the-one-rule", "docs/glossary.html#horizon"} & set(places), places
+    found = page.locator(".found a").all()[:3]
+    places = [a.get_attribute("href").removeprefix(base) for a in found]
+    defined = {"05_two_stream_attention.html#the-one-rule", "docs/glossary.html#horizon"}
+    assert defined & set(places), places
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(base + places[0])
@@ -498,15 +613,18 @@ def brightness(colour: str) -> float:
 
 def test_dark_pages_keep_figures_readable(browser, base, pages):
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
-    style = lambda selector, name: page.eval_on_selector(selector, f"e => getComputedStyle(e).{name}")
+    style = lambda name: page.eval_on_selector("body", f"e => getComputedStyle(e).{name}")
+    body = lambda name: brightness(style(name))
+    grounds = "all => all.map(e => getComputedStyle(e).backgroundColor)"
     for url in (u for u in LESSONS if pages[u].select_one("article img")):
         page.goto(base + url)
-        assert brightness(style("body", "backgroundColor")) < 0.2 < 0.8 < brightness(style("body", "color"))
-        assert all(page.eval_on_selector_all("article img", "all => all.map(e => getComputedStyle(e).backgroundColor === 'rgb(255, 255, 255)')")), url
+        assert body("backgroundColor") < 0.2 < 0.8 < body("color")
+        found = page.eval_on_selector_all("article img", grounds)
+        assert all(colour == "rgb(255, 255, 255)" for colour in found), url
     page.click("[data-theme-switch]")
-    assert brightness(style("body", "backgroundColor")) > 0.8
+    assert body("backgroundColor") > 0.8
     page.reload()
-    assert brightness(style("body", "backgroundColor")) > 0.8, "the choice is forgotten"
+    assert body("backgroundColor") > 0.8, "the choice is forgotten"
     page.close()
 
 
@@ -538,7 +656,8 @@ def test_keyboard_and_phone(browser, page, base):
 
 
 def test_wide_code_says_so_and_is_copied_whole(browser, base):
-    context = browser.new_context(viewport={"width": 390, "height": 800}, permissions=["clipboard-read", "clipboard-write"])
+    clipboard = ["clipboard-read", "clipboard-write"]
+    context = browser.new_context(viewport={"width": 390, "height": 800}, permissions=clipboard)
     page = context.new_page()
     page.goto(base + LESSONS[0])
     wide = page.locator("pre.more").first.element_handle()
@@ -558,5 +677,8 @@ def test_missing_page_and_paper(page, base):
     page.click("article a >> nth=0")
     assert page.inner_text("h1") == "annotated-mpnet"
     page.emulate_media(media="print", color_scheme="dark")
-    assert brightness(page.eval_on_selector(".lead", "e => getComputedStyle(e).color")) < 0.6, "the colours of a dark page on white paper"
-    assert not page.locator("header.top").is_visible() and not page.locator("nav.course").is_visible() and page.locator("article").is_visible()
+    ink = page.eval_on_selector(".lead", "e => getComputedStyle(e).color")
+    assert brightness(ink) < 0.6, "the colours of a dark page on white paper"
+    assert page.locator("article").is_visible()
+    for part in ("header.top", "nav.course"):
+        assert not page.locator(part).is_visible()

@@ -1,4 +1,4 @@
-"""`make slides`: the slides and the sheet of figures are made from the notebooks, are whole, and need no network."""
+"""`make slides`: slides and the sheet of figures come whole from the notebooks; no network."""
 import re
 import subprocess
 import sys
@@ -11,25 +11,40 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT = 720
+PROGRAM = """
+import pathlib, sys
+sys.path.insert(0, "tools")
+import make_slides
+make_slides.OUT = pathlib.Path(sys.argv[1])
+sys.exit(make_slides.main([]))
+"""
 
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory) -> Path:
     "The folder with the slides of lessons 00 to 06."
     out = tmp_path_factory.mktemp("made") / "_slides"
-    program = f"import sys; sys.path.insert(0, 'tools'); import pathlib, make_slides; make_slides.OUT = pathlib.Path({str(out)!r}); sys.exit(make_slides.main([]))"
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", PROGRAM, str(out)], cwd=ROOT, check=True)
     return out
 
 
 @pytest.fixture
 def open_page(browser, slides):
-    "A function that opens one of the pages, offline; nothing may be missing, and no error may be logged."
-    problems, context = [], browser.new_context(viewport={"width": 1280, "height": HEIGHT}, offline=True)
-    page = context.new_page()
+    "A function that opens a page, offline; nothing may be missing, and no error may be logged."
+    context = browser.new_context(viewport={"width": 1280, "height": HEIGHT}, offline=True)
+    page, problems = context.new_page(), []
+
+    def on_console(message):
+        if message.type == "error":
+            problems.append(message.text)
+
+    def on_request(request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            problems.append(f"asked for {request.url}")
+
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-    page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or problems.append(f"asked for {request.url}"))
+    page.on("console", on_console)
+    page.on("request", on_request)
 
     def opened(name: str):
         page.goto((slides / name).as_uri())
@@ -51,13 +66,18 @@ def test_every_taught_lesson_has_slides(slides):
 def test_slides_hold_what_the_lesson_says(slides, number):
     lesson = next(x for x in lessons.read_all() if x.number == number)
     text = (slides / f"{lesson.path.stem}.html").read_text(encoding="utf-8")
-    assert text.count("data:image/png") == len(lesson.figures) and all(f.png.strip() in text for f in lesson.figures)
-    prose = [c.source for c in nbformat.read(lesson.path, as_version=4).cells if c.cell_type == "markdown"]
+    assert text.count("data:image/png") == len(lesson.figures)
+    assert all(f.png.strip() in text for f in lesson.figures)
+    cells = nbformat.read(lesson.path, as_version=4).cells
+    prose = [c.source for c in cells if c.cell_type == "markdown"]
     for heading in re.findall(r"^#{2,3} ([\w ,]+)$", "\n\n".join(prose), re.MULTILINE):
         assert f"<h2>{heading}</h2>" in text, heading
     assert text.count("<summary>Solution</summary>") == len(lesson.exercises)
-    assert not re.search(r"\$[^$\n<]{1,40}\$|FORMULA\d+END", re.sub(r"<pre.*?</pre>|<code.*?</code>|<script.*?</script>", "", text, flags=re.DOTALL)), "a formula is left as TeX"
-    assert not re.search(r'(?:src|href)="(?:https?:)?//', text.replace('href="https://', "")), "a slide fetches nothing"
+    code = re.compile(r"<pre.*?</pre>|<code.*?</code>|<script.*?</script>", re.DOTALL)
+    tex = re.search(r"\$[^$\n<]{1,40}\$|FORMULA\d+END", code.sub("", text))
+    assert not tex, "a formula is left as TeX"
+    fetched = re.search(r'(?:src|href)="(?:https?:)?//', text.replace('href="https://', ""))
+    assert not fetched, "a slide fetches nothing"
 
 
 @pytest.mark.parametrize("number", make_slides.TAUGHT)
@@ -72,13 +92,16 @@ def test_slides_can_be_shown(open_page, slides, number):
         assert high <= 1.1 * HEIGHT, f"slide {max(seen)} is {high} pixels high"
         page.keyboard.press("ArrowRight")
     assert seen == set(range(n))
-    assert page.evaluate("[...document.images].every((i) => i.complete && i.naturalWidth > 0 && i.alt)")
-    assert page.evaluate("typeof RevealNotes") == "function" and page.locator("aside.notes").count() > 0
+    shown = "i.complete && i.naturalWidth > 0 && i.alt"
+    assert page.evaluate(f"[...document.images].every((i) => {shown})")
+    assert page.evaluate("typeof RevealNotes") == "function"
+    assert page.locator("aside.notes").count() > 0
 
 
 def test_the_interactive_figure_works_on_its_slide(open_page, slides):
     page = open_page(next(slides.glob("05_*.html")).name)
-    slide = page.evaluate("[...document.querySelectorAll('.slides > section')].findIndex((s) => s.querySelector('.two-stream'))")
+    slides = "[...document.querySelectorAll('.slides > section')]"
+    slide = page.evaluate(f"{slides}.findIndex((s) => s.querySelector('.two-stream'))")
     page.evaluate("(i) => Reveal.slide(i)", slide)
     page.locator("button.token").first.focus()
     page.keyboard.press("ArrowRight")
@@ -87,26 +110,33 @@ def test_the_interactive_figure_works_on_its_slide(open_page, slides):
     page.get_by_role("button", name="next prediction").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Space")
-    assert page.evaluate("Reveal.getIndices().h") == slide and page.locator(".step").inner_text() == "prediction 2 of 3"
+    assert page.evaluate("Reveal.getIndices().h") == slide
+    assert page.locator(".step").inner_text() == "prediction 2 of 3"
 
 
 def test_the_sheet_holds_every_figure(open_page):
     page = open_page("figures.html")
     expected = [figure for lesson in lessons.read_all() for figure in lesson.figures]
-    assert page.locator("figure img").count() == page.locator("figcaption").count() == len(expected) > 0
-    assert page.locator("img").evaluate_all("(all) => all.map((i) => i.alt)") == [figure.alt for figure in expected]
+    count = lambda selector: page.locator(selector).count()
+    assert count("figure img") == count("figcaption") == len(expected) > 0
+    alternatives = page.locator("img").evaluate_all("(all) => all.map((i) => i.alt)")
+    assert alternatives == [figure.alt for figure in expected]
     page.emulate_media(media="print")
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF") and len(pdf) > 100_000
 
 
 def test_formulas_links_and_long_paragraphs():
-    assert "<math" in make_slides.to_html("a $x^2$ b") and "$" not in make_slides.to_html("$$\\sum_i x_i$$")
-    assert "<code>$HOME</code>" in make_slides.to_html("`$HOME` and `$x$`").replace("<code>$x$</code>", "")
-    assert 'href="../nbs/03_permutation.ipynb"' in make_slides.to_html("[three](03_permutation.ipynb)")
-    long = "One sentence of some length that says what matters, and which has more than enough words. " + "Another one. " * 30
-    assert len(make_slides.shorten(long)) <= make_slides.SPOKEN and long.startswith(make_slides.shorten(long))
-    assert make_slides.shorten("- a\n- list" * 50) == "- a\n- list" * 50
+    to_html, shorten = make_slides.to_html, make_slides.shorten
+    assert "<math" in to_html("a $x^2$ b") and "$" not in to_html("$$\\sum_i x_i$$")
+    code = to_html("`$HOME` and `$x$`").replace("<code>$x$</code>", "")
+    assert "<code>$HOME</code>" in code
+    assert 'href="../nbs/03_permutation.ipynb"' in to_html("[three](03_permutation.ipynb)")
+    first = ("One sentence of some length that says what matters, "
+             "and which has more than enough words. ")
+    long = first + "Another one. " * 30
+    assert len(shorten(long)) <= make_slides.SPOKEN and long.startswith(shorten(long))
+    assert shorten("- a\n- list" * 50) == "- a\n- list" * 50
 
 
 def test_unknown_lessons_are_refused():

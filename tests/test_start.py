@@ -1,4 +1,4 @@
-"""Where a run begins: from a transformers model, from other programs' checkpoints, through the command."""
+"""Where a run begins: from a transformers model or another program's checkpoint, by the command."""
 import pytest
 import torch
 from helpers_runs import FIXTURES, failed, finished
@@ -9,9 +9,16 @@ from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
 from annotated_mpnet.huggingface import from_huggingface
 
-TEXTS = ["the task is sentence classification", "the value of a function is returned", "a list of names is sorted in place"] * 4
-RUN = ("--train-dir texts --valid-file valid.txt --test-file valid.txt --batch-size 4 --update-freq 1 --total-updates 2 --max-tokens 16 --lr 1e-9 "
-       "--weight-decay 0 --precision float32").split()
+TEXTS = [
+    "the task is sentence classification",
+    "the value of a function is returned",
+    "a list of names is sorted in place",
+] * 4
+RUN = """
+    --train-dir texts --valid-file valid.txt --test-file valid.txt --max-tokens 16
+    --batch-size 4 --update-freq 1 --total-updates 2 --lr 1e-9 --weight-decay 0 --precision float32
+""".split()
+FINAL = "checkpoints/final_checkpoint.pt"
 
 
 @pytest.fixture
@@ -21,8 +28,10 @@ def place(tmp_path):
     (tmp_path / "texts/a.txt").write_text("\n".join(TEXTS))
     (tmp_path / "valid.txt").write_text("\n".join(TEXTS[:3]))
     tokenizer = AutoTokenizer.from_pretrained(FIXTURES / "tokenizer")
-    config = MPNetConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-                         max_position_embeddings=26, layer_norm_eps=1e-5, pad_token_id=tokenizer.pad_token_id)
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = MPNetConfig(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, hidden_size=16,
+        max_position_embeddings=26, layer_norm_eps=1e-5, **layers)
     torch.manual_seed(0)
     for name, kind in (("model", MPNetForMaskedLM), ("headless", MPNetModel)):
         kind(config).save_pretrained(tmp_path / name)
@@ -36,10 +45,12 @@ def close(a: dict, b: dict) -> bool:
 
 
 def test_from_a_transformers_model(place):
-    said = finished([*RUN, "--hf-model-path", "model"], place)           # architecture and tokenizer come from it
+    # architecture and tokenizer come from it
+    said = finished([*RUN, "--hf-model-path", "model"], place)
     assert "only the weights are taken from model" in said and "update 0" in said
-    trained, (origin, _) = load_model(place / "checkpoints/final_checkpoint.pt"), from_huggingface(place / "model")
-    assert close(trained.state_dict(), origin.state_dict()) and trained.config.max_positions == 24
+    trained, (origin, _) = load_model(place / FINAL), from_huggingface(place / "model")
+    assert close(trained.state_dict(), origin.state_dict())
+    assert trained.config.max_positions == 24
     assert not torch.equal(trained.lm_head.dense.weight, origin.lm_head.dense.weight)
 
 
@@ -47,11 +58,12 @@ def test_from_a_model_without_a_head(place):
     said = finished([*RUN, "--hf-model-path", "headless", "--seed", "4"], place)
     assert "head" in said.split("parameters")[0]
     headless, _ = from_huggingface(place / "headless")
-    assert close(load_model(place / "checkpoints/final_checkpoint.pt").mpnet.state_dict(), headless.mpnet.state_dict())
+    assert close(load_model(place / FINAL).mpnet.state_dict(), headless.mpnet.state_dict())
 
 
 @pytest.mark.parametrize("more, says", [
-    (["--max-tokens", "64"], "--max-tokens 64 is more than the 24 positions of model; give --max-tokens 24 or less"),
+    (["--max-tokens", "64"],
+     "--max-tokens 64 is more than the 24 positions of model; give --max-tokens 24 or less"),
     (["--encoder-layers", "2"], "--encoder-layers 2 contradicts model, which has 1"),
     (["--tokenizer-name", "demo"], "name the tokenizer that it was trained with"),
     (["--resume"], "give one of them"),
@@ -63,17 +75,21 @@ def test_refused(place, more, says):
     assert not (place / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("name, trust", [("pszemraj_a", False), ("yext_legacy", True), ("fairseq_mpnet", True)])
+@pytest.mark.parametrize("name, trust", [
+    ("pszemraj_a", False), ("yext_legacy", True), ("fairseq_mpnet", True)])
 def test_from_other_programs(place, name, trust):
-    argv = [*RUN, "--resume", "--resume-checkpoint", str(FIXTURES / f"{name}.pt"), "--tokenizer-name", str(FIXTURES / "tokenizer")]
+    path = FIXTURES / f"{name}.pt"
+    argv = [*RUN, "--resume", "--resume-checkpoint", str(path)]
+    argv += ["--tokenizer-name", str(FIXTURES / "tokenizer")]
     if trust:
         assert "--trust-checkpoint" in failed(argv, place)
     said = finished(argv + ["--trust-checkpoint"] * trust, place)
     assert "only the weights are taken" in said
-    trained = load_model(place / "checkpoints/final_checkpoint.pt")
-    assert close(trained.state_dict(), load_model(FIXTURES / f"{name}.pt", trust_checkpoint=trust).state_dict())
-    assert read_checkpoint(place / "checkpoints/final_checkpoint.pt")["update"] == 2
-    assert "contradicts" in failed([*argv, "--encoder-layers", "7", "--trust-checkpoint", "--checkpoint-dir", "other"], place)
+    trained, origin = load_model(place / FINAL), load_model(path, trust_checkpoint=trust)
+    assert close(trained.state_dict(), origin.state_dict())
+    assert read_checkpoint(place / FINAL)["update"] == 2
+    deeper = "--encoder-layers 7 --trust-checkpoint --checkpoint-dir other".split()
+    assert "contradicts" in failed([*argv, *deeper], place)
 
 
 def test_a_foreign_file_without_a_tokenizer_needs_its_name(place):

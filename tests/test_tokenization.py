@@ -1,4 +1,4 @@
-"""Lesson 02 beyond its notebook: any text, several processes, foreign tokenizers, bad input, no network."""
+"""Lesson 02 beyond its notebook: any text, several processes, bad input, no network."""
 import hashlib
 import json
 import logging
@@ -21,21 +21,25 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from annotated_mpnet import corpus as corpus_module
 from annotated_mpnet import tokenization
 from annotated_mpnet.configuration import ModelConfig, UserError
-from annotated_mpnet.corpus import docstrings, documents, embedded_corpus, is_prose, paragraphs, passages, sentences
+from annotated_mpnet.corpus import docstrings, documents, embedded_corpus, is_prose
+from annotated_mpnet.corpus import paragraphs, passages, sentences
 from annotated_mpnet.tokenization import load_tokenizer
 from annotated_mpnet.word_starts import word_starts
 from annotated_mpnet.wordpiece import DEMO_VOCAB_SIZE, demo_tokenizer, tokenize, train_tokenizer
 
 SENTENCE = "the task is sentence classification"
-NAMES = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-WORDS = st.lists(st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=12), min_size=1, max_size=8)
-fewer = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NAMES = {f"{kind}_token": t for kind, t in zip(["bos", "pad", "eos", "unk", "mask"], SPECIAL)}
+WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=12)
+WORDS = st.lists(WORD, min_size=1, max_size=8)
+unchecked = [HealthCheck.function_scoped_fixture]
+fewer = settings(deadline=None, max_examples=60, suppress_health_check=unchecked)
 
 
 def refused(call, *args):
     "The message of the UserError that `call` raises; it is one line."
-    with pytest.raises(UserError) as caught: call(*args)
+    with pytest.raises(UserError) as caught:
+        call(*args)
     message = str(caught.value)
     assert message and "\n" not in message and len(message) < 400
     return message
@@ -46,8 +50,9 @@ def refused(call, *args):
 def test_corpus_is_readable_and_without_duplicates():
     corpus = embedded_corpus()
     assert corpus is embedded_corpus()
-    # Docstrings change from Python to Python: 3.11 to 3.13 give 6,800 to 7,500 passages of 1.29 to 1.43 million characters, in which
-    # 99.8 % begin in a way of their own, and no sentence comes twice.
+    # Docstrings change from Python to Python: 3.11 to 3.13 give 6,800 to 7,500 passages of 1.29 to
+    # 1.43 million characters, in which 99.8 % begin in a way of their own, and no sentence comes
+    # twice.
     assert len(corpus) > 2000 and sum(map(len, corpus)) > 1_000_000
     assert min(map(len, corpus)) >= 64 and "\n" not in "".join(corpus)
     normal = [re.sub(r"\W+", " ", passage.lower()) for passage in corpus]
@@ -58,14 +63,21 @@ def test_corpus_is_readable_and_without_duplicates():
     assert not any(">>>" in passage or "::=" in passage for passage in corpus)
 
 
+DIGEST = """
+import hashlib
+from annotated_mpnet.corpus import *
+from annotated_mpnet.wordpiece import *
+v = demo_tokenizer().get_vocab()
+print(hashlib.sha256(repr([embedded_corpus(), sorted(v.items())]).encode()).hexdigest())
+"""
+
+
 def test_corpus_and_tokenizer_are_the_same_in_another_process():
-    code = ("import hashlib; from annotated_mpnet.corpus import *; from annotated_mpnet.wordpiece import *\n"
-            "v = demo_tokenizer().get_vocab()\n"
-            "print(hashlib.sha256(repr([embedded_corpus(), sorted(v.items())]).encode()).hexdigest())")
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
     env = os.environ | {"PYTHONHASHSEED": seed, "TOKENIZERS_PARALLELISM": "true"}
-    there = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    command = [sys.executable, "-c", DIGEST]
+    there = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     here = repr([embedded_corpus(), sorted(demo_tokenizer().get_vocab().items())])
     assert there.strip() == hashlib.sha256(here.encode()).hexdigest()
 
@@ -75,22 +87,38 @@ def test_corpus_needs_the_sources(tmp_path, monkeypatch):
     assert "zipped" in refused(lambda: list(documents()))
 
 
+TRAP = '''"the module"
+raise SystemExit
+try:
+    class A:
+        "the class"
+        def f(self):
+            """the
+            method"""
+except ImportError:
+    async def g(): "the fallback"
+match 1:
+    case 1: pass
+'''
+
+
 def test_docstrings_are_read_without_running_the_file(tmp_path):
     file = tmp_path / "trap.py"
-    file.write_text('"the module"\nraise SystemExit\ntry:\n    class A:\n        "the class"\n        def f(self):\n'
-                    '            """the\n            method"""\nexcept ImportError:\n    async def g(): "the fallback"\n'
-                    'match 1:\n    case 1: pass\n')
+    file.write_text(TRAP)
     assert docstrings(file) == ["the module", "the class", "the\nmethod", "the fallback"]
     file.write_bytes(b"\x00 def (")
     assert docstrings(file) == []
 
 
-@given(st.text(alphabet=st.sampled_from("ab .:>*`\"'|=-+[1]_\n\té"), max_size=200) | st.text(max_size=100))
+MARKUP = st.text(alphabet=st.sampled_from("ab .:>*`\"'|=-+[1]_\n\té"), max_size=200)
+
+
+@given(MARKUP | st.text(max_size=100))
 @fewer
 def test_cleaning_takes_any_text(text):
     for paragraph in paragraphs(text):
         assert paragraph == paragraph.strip() and "\n" not in paragraph
-        assert all(is_prose(sentence) or is_prose(sentence[:-1]) for sentence in sentences(paragraph))
+        assert all(is_prose(s) or is_prose(s[:-1]) for s in sentences(paragraph))
     assert all(len(passage) >= 64 for passage in passages(text, set()) if passage)
 
 
@@ -100,14 +128,16 @@ def test_special_ids_are_mpnets():
     tokenizer = demo_tokenizer()
     assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
     assert tokenizer.mask_token_id == len(tokenizer) - 1 == DEMO_VOCAB_SIZE - 1
-    assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.model_max_length) == (0, 2, 512)
+    assert (tokenizer.cls_token_id, tokenizer.sep_token_id) == (0, 2)
+    assert tokenizer.model_max_length == 512
     assert ModelConfig(vocab_size=len(tokenizer)).padded_vocab_size % 128 == 0
     assert len(tokenizer) % 128 # else the padding shows nowhere
 
 
 def test_training_does_not_depend_on_the_order_of_texts():
     texts = embedded_corpus()[:300]
-    assert train_tokenizer(texts, 600).get_vocab() == train_tokenizer(reversed(texts), 600).get_vocab()
+    backwards = train_tokenizer(reversed(texts), 600)
+    assert train_tokenizer(texts, 600).get_vocab() == backwards.get_vocab()
 
 
 def test_a_small_text_gives_a_small_vocabulary():
@@ -133,12 +163,12 @@ def test_any_text_gets_ids_and_the_frame(text):
 def test_word_starts_agree_with_the_librarys_word_ids(text):
     tokenizer = demo_tokenizer()
     encoding = tokenizer(text)
-    words, starts = encoding.word_ids(), word_starts(tokenizer)
+    ids, words, starts = encoding["input_ids"], encoding.word_ids(), word_starts(tokenizer)
     for place in range(1, len(words)):
+        before, word = words[place - 1], words[place]
         # an added token in the text, such as <s>, has no word id of its own
-        if words[place] is not None and words[place - 1] is not None and not tokenizer.all_special_ids.count(
-                encoding["input_ids"][place - 1]):
-            assert starts[encoding["input_ids"][place]] == (words[place] != words[place - 1])
+        if None not in (before, word) and ids[place - 1] not in tokenizer.all_special_ids:
+            assert starts[ids[place]] == (word != before)
 
 
 @given(st.text("abcdefghijklmnopqrstuvwxyz ABCXYZ.,", max_size=60))
@@ -161,9 +191,11 @@ def test_mask_takes_the_space_before_it():
 def test_saved_and_loaded_is_the_same(tmp_path, with_config):
     tokenizer = load_tokenizer("demo", 128)
     tokenizer.save_pretrained(tmp_path)
-    if with_config: (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
+    if with_config:
+        (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
     texts = [*embedded_corpus()[:200], "a <mask> here", "é☃ 中文 \u0000", ""]
-    for again in (AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path, 128), load_tokenizer(str(tmp_path), 128)):
+    ours = [load_tokenizer(folder, 128) for folder in (tmp_path, str(tmp_path))]
+    for again in (AutoTokenizer.from_pretrained(tmp_path), *ours):
         assert again.get_vocab() == tokenizer.get_vocab() and again.model_max_length == 128
         assert again(texts)["input_ids"] == tokenizer(texts)["input_ids"]
         assert set(again("a", "b")) == {"input_ids", "attention_mask"}
@@ -172,7 +204,8 @@ def test_saved_and_loaded_is_the_same(tmp_path, with_config):
     assert demo_tokenizer().model_max_length == 512 # the shared one is untouched
 
 
-@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast"]) # in transformers 5; in both
+# in transformers 5; in both
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast"])
 def test_what_another_version_saved_is_read(tmp_path, name):
     tokenizer = load_tokenizer("demo", 128)
     tokenizer.save_pretrained(tmp_path)
@@ -186,43 +219,58 @@ def test_what_another_version_saved_is_read(tmp_path, name):
 
 def framed(backend, **names):
     "A transformers tokenizer around `backend`, with `<s> ... </s>`."
+    frame = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
     backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[(token, backend.token_to_id(token)) for token in ("<s>", "</s>")])
+        single="<s> $A </s>", special_tokens=frame)
     return PreTrainedTokenizerFast(tokenizer_object=backend, **(names or NAMES))
 
 
 def trained(model, trainer, pre_tokenizer=None, decoder=None):
     "A tokenizer learnt from a few hundred passages."
     backend = Tokenizer(model)
-    if pre_tokenizer: backend.pre_tokenizer = pre_tokenizer
-    if decoder: backend.decoder = decoder
+    if pre_tokenizer:
+        backend.pre_tokenizer = pre_tokenizer
+    if decoder:
+        backend.decoder = decoder
     backend.train_from_iterator([passage.lower() for passage in embedded_corpus()[:300]], trainer)
     return framed(backend)
 
 
+def bpe_trainer(vocab_size=600, **more):
+    special = {"special_tokens": SPECIAL, "show_progress": False}
+    return trainers.BpeTrainer(vocab_size=vocab_size, **special, **more)
+
+
 def byte_level():
-    return trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL, show_progress=False,
-                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet()), pre_tokenizers.ByteLevel(add_prefix_space=True),
-                   decoders.ByteLevel())
+    trainer = bpe_trainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return trained(models.BPE(unk_token="<unk>"), trainer, pre_tokenizer, decoders.ByteLevel())
 
 
 def metaspace_bpe():
-    return trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer(vocab_size=600, special_tokens=SPECIAL, show_progress=False),
-                   pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]), decoders.Metaspace())
+    parts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    pre_tokenizer = pre_tokenizers.Sequence(parts)
+    model, decoder = models.BPE(unk_token="<unk>"), decoders.Metaspace()
+    return trained(model, bpe_trainer(), pre_tokenizer, decoder)
 
 
 def unigram():
-    return trained(models.Unigram(), trainers.UnigramTrainer(vocab_size=600, special_tokens=SPECIAL, unk_token="<unk>",
-                   show_progress=False), pre_tokenizers.Metaspace(), decoders.Metaspace())
+    trainer = trainers.UnigramTrainer(
+        vocab_size=600, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
+    return trained(models.Unigram(), trainer, pre_tokenizers.Metaspace(), decoders.Metaspace())
 
 
 def wordpiece_bpe():
-    return trained(models.BPE(unk_token="<unk>", continuing_subword_prefix="@@"), trainers.BpeTrainer(vocab_size=600,
-                   special_tokens=SPECIAL, continuing_subword_prefix="@@", show_progress=False), pre_tokenizers.Whitespace(),
-                   decoders.WordPiece(prefix="@@"))
+    prefix = {"continuing_subword_prefix": "@@"}
+    model = models.BPE(unk_token="<unk>", **prefix)
+    decoder = decoders.WordPiece(prefix="@@")
+    return trained(model, bpe_trainer(**prefix), pre_tokenizers.Whitespace(), decoder)
 
 
-@pytest.fixture(scope="module", params=[byte_level, metaspace_bpe, unigram, wordpiece_bpe], ids=lambda make: make.__name__)
+MAKERS = [byte_level, metaspace_bpe, unigram, wordpiece_bpe]
+
+
+@pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
 def foreign(request):
     return request.param()
 
@@ -231,8 +279,10 @@ def foreign(request):
 @fewer
 def test_word_starts_of_other_kinds(foreign, words):
     starts = word_starts(foreign)
-    assert starts.dtype == bool and starts.shape == (len(foreign),) and starts[foreign.all_special_ids].all()
-    ids = [i for i in foreign(" ".join(words))["input_ids"] if i not in foreign.all_special_ids or i == foreign.unk_token_id]
+    assert starts.dtype == bool and starts.shape == (len(foreign),)
+    assert starts[foreign.all_special_ids].all()
+    frame = set(foreign.all_special_ids) - {foreign.unk_token_id}
+    ids = [i for i in foreign(" ".join(words))["input_ids"] if i not in frame]
     groups = np.split(ids, [place for place in range(1, len(ids)) if starts[ids[place]]])
     if foreign.unk_token_id not in ids: # a character it never met
         assert [foreign.decode(group).strip() for group in groups] == words
@@ -244,15 +294,16 @@ def test_word_starts_of_a_word_level_tokenizer():
 
 
 def test_unknown_word_boundaries_are_none_and_warned_about(tmp_path, caplog):
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, end_of_word_suffix="</w>", show_progress=False)
-    suffixed = trained(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"), trainer, pre_tokenizers.Whitespace())
-    bare = trained(models.BPE(unk_token="<unk>"), trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL,
-                   show_progress=False), pre_tokenizers.Whitespace())
+    suffix, words = {"end_of_word_suffix": "</w>"}, pre_tokenizers.Whitespace()
+    suffixed = trained(models.BPE(unk_token="<unk>", **suffix), bpe_trainer(300, **suffix), words)
+    bare = trained(models.BPE(unk_token="<unk>"), bpe_trainer(300), words)
     for tokenizer in (suffixed, bare):
         assert word_starts(tokenizer) is None
     bare.save_pretrained(tmp_path)
-    with caplog.at_level(logging.WARNING, "annotated_mpnet"): load_tokenizer(tmp_path, 64)
-    assert [record.name for record in caplog.records] == ["annotated_mpnet"] and "whole-word masking is off" in caplog.text
+    with caplog.at_level(logging.WARNING, "annotated_mpnet"):
+        load_tokenizer(tmp_path, 64)
+    assert [record.name for record in caplog.records] == ["annotated_mpnet"]
+    assert "whole-word masking is off" in caplog.text
 
 
 def test_added_tokens_begin_words():
@@ -268,13 +319,18 @@ def saved(folder, drop=(), **change):
     "The demo tokenizer saved in `folder` with some special tokens changed or left out."
     names = {**NAMES, "cls_token": "<s>", "sep_token": "</s>", **change}
     backend = Tokenizer.from_str(demo_tokenizer().backend_tokenizer.to_str())
-    PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512,
-                            **{kind: token for kind, token in names.items() if kind not in drop}).save_pretrained(folder)
+    kept = {kind: token for kind, token in names.items() if kind not in drop}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=512, **kept)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("drop, said", [(["mask_token"], "no mask"), (["pad_token"], "no padding"),
-                                        (["bos_token", "cls_token"], "no start"), (["eos_token", "sep_token"], "no end")])
+@pytest.mark.parametrize("drop, said", [
+    (["mask_token"], "no mask"),
+    (["pad_token"], "no padding"),
+    (["bos_token", "cls_token"], "no start"),
+    (["eos_token", "sep_token"], "no end"),
+])
 def test_a_missing_special_token_is_refused(tmp_path, drop, said):
     assert said in refused(load_tokenizer, saved(tmp_path, drop), 64)
 
@@ -302,7 +358,8 @@ def test_folders_that_hold_no_tokenizer_are_refused(tmp_path):
     whole = (tmp_path / "torn/tokenizer.json").read_text()
     (tmp_path / "torn/tokenizer.json").write_text(whole[:len(whole) // 2])
     assert "can't be read" in refused(load_tokenizer, tmp_path / "torn", 64)
-    for name in (tmp_path / "nowhere", tmp_path / "torn/tokenizer.json", "./nowhere", "", "a/b/c", "two words"):
+    paths = tmp_path / "nowhere", tmp_path / "torn/tokenizer.json"
+    for name in (*paths, "./nowhere", "", "a/b/c", "two words"):
         assert "no tokenizer folder" in refused(load_tokenizer, name, 64)
 
 
@@ -322,7 +379,8 @@ def test_lengths(tmp_path, caplog):
     assert "1024" in caplog.text and len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://10.255.255.1", "https://no-such-host.invalid"])
+@pytest.mark.parametrize("endpoint", [
+    "http://127.0.0.1:9", "http://10.255.255.1", "https://no-such-host.invalid"])
 def test_without_network_a_hub_name_fails_at_once(monkeypatch, endpoint, capfd):
     from huggingface_hub import constants
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -340,6 +398,13 @@ def test_without_network_a_hub_name_fails_at_once(monkeypatch, endpoint, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+LOAD_UNKNOWN = """
+from annotated_mpnet.tokenization import load_tokenizer, UserError
+try: load_tokenizer('no-such-user/no-such-tokenizer', 64)
+except UserError as error: print(error)
+"""
+
+
 def test_a_name_that_the_hub_does_not_know(tmp_path):
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -347,20 +412,21 @@ def test_a_name_that_the_hub_does_not_know(tmp_path):
             self.send_header("X-Error-Code", "RepoNotFound")
             self.send_header("Content-Length", "2")
             self.end_headers()
-            if self.command == "GET": self.wfile.write(b"{}")
+            if self.command == "GET":
+                self.wfile.write(b"{}")
         do_HEAD = do_GET
         def log_message(self, *args): pass
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
-    code = ("from annotated_mpnet.tokenization import load_tokenizer, UserError\n"
-            "try: load_tokenizer('no-such-user/no-such-tokenizer', 64)\n"
-            "except UserError as error: print(error)")
-    env = {**{k: v for k, v in os.environ.items() if "proxy" not in k.lower()}, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=HANGS)
+    env = {k: v for k, v in os.environ.items() if "proxy" not in k.lower()}
+    env |= {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+    process = {"env": env, "capture_output": True, "text": True, "timeout": HANGS}
+    done = subprocess.run([sys.executable, "-c", LOAD_UNKNOWN], **process)
     server.shutdown()
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1 and "no-such-user/no-such-tokenizer" in done.stdout and address in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert "no-such-user/no-such-tokenizer" in done.stdout and address in done.stdout
 
 
 # tokenize
@@ -378,5 +444,7 @@ def test_tokenize_cuts_and_keeps_the_frame(texts, max_tokens, batch_size):
 
 
 def test_tokenize_wants_several_texts():
-    with pytest.raises(TypeError, match="list"): tokenize(demo_tokenizer(), SENTENCE, 64)
-    assert tokenize(demo_tokenizer(), iter([SENTENCE]), 64) == [demo_tokenizer()(SENTENCE)["input_ids"]]
+    with pytest.raises(TypeError, match="list"):
+        tokenize(demo_tokenizer(), SENTENCE, 64)
+    tokenizer = demo_tokenizer()
+    assert tokenize(tokenizer, iter([SENTENCE]), 64) == [tokenizer(SENTENCE)["input_ids"]]
