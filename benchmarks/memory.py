@@ -13,10 +13,10 @@ import tempfile
 from itertools import islice
 from pathlib import Path
 
-# Set in the processes that are measured: what to do, and with which folder.
-CHILD = os.environ.get("ANNOTATED_MPNET_MEMORY")
 from common import SHORT, long_documents, report
 
+# Set in the processes that are measured: what to do, and with which folder.
+CHILD = os.environ.get("ANNOTATED_MPNET_MEMORY")
 SMALL, LARGE = 20_000_000, 200_000_000 if SHORT else 2_000_000_000
 BATCHES = 100 if SHORT else 200
 TASKS = {

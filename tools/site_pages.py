@@ -12,7 +12,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import site_reference  # noqa: E402
+import site_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PROC = ROOT / "_proc"
