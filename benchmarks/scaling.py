@@ -82,12 +82,15 @@ def child() -> None:
             accumulate(model, batches[:micro], plain, False, n, OneProcess())
             model.zero_grad(set_to_none=True)
 
-        parameters = sum(p.numel() for p in model.parameters())
         for micro in ACCUMULATE:
             seconds = in_turn(ranks, (exchanging, silent), micro)
             if ranks.first:
                 tokens = ranks.size * sum(batch["n_tokens"] for batch in batches[:micro])
-                print(json.dumps([tokens, *seconds, parameters]), flush=True)
+                print(json.dumps([tokens, *seconds, size_of(model)]), flush=True)
+
+
+def size_of(model) -> int: # parameters
+    return sum(p.numel() for p in model.parameters())
 
 
 def in_turn(ranks, updates: tuple, micro: int) -> list[float]:
