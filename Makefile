@@ -10,20 +10,29 @@ NB ?=
 CPU ?= avx2
 THREADS ?= 1
 PORT ?= 8000
-# Threads that wait spinning slow each other down where the cores are shared, as by two notebooks under test. The demo spins a little.
+# Threads that wait spinning slow each other down where the cores are shared, as by two notebooks
+# under test. The demo spins a little.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test test-like test-lowest test-newest docs docs-serve notebooks slides clean FORCE
+.PHONY: help demo test test-like test-lowest test-newest
+.PHONY: docs docs-serve notebooks slides clean FORCE
 help:
-	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
-	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
-	@echo 'make test-like   the same with the instruction set and the threads of another machine (CPU=avx2 THREADS=1)'
-	@echo 'make test-lowest run the tests on the lowest versions that settings.ini allows (Python 3.11)'
+	@echo 'make demo        train a small MPNet on the text that Python carries, without network'
+	@echo '                 and GPU; replaces an earlier demo'
+	@echo 'make test        run every notebook and every test; check that package, README and'
+	@echo '                 notebooks are in step'
+	@echo 'make test-like   the same with the instruction set and the threads of another machine'
+	@echo '                 (CPU=avx2 THREADS=1)'
+	@echo 'make test-lowest run the tests on the lowest versions that settings.ini allows'
+	@echo '                 (Python 3.11)'
 	@echo 'make test-newest run all on the newest versions of everything'
-	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
-	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
-	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
+	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the'
+	@echo '                 pages of docs/ that come from them'
+	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it'
+	@echo '                 (PORT=8000)'
+	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides'
+	@echo '                 (SLIDES="07 12" for others)'
 	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'
 
 demo: export GOMP_SPINCOUNT ?= 20000
@@ -58,7 +67,7 @@ clean:
 	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.venv*' -prune -exec rm -rf {} +
 
-# The demo needs the package alone, everything else its `dev` extra, which includes what the demo needs.
+# The demo needs the package alone, everything else its `dev` extra, which includes that.
 $(VENV)/.ready-demo: $(PARTS)
 	@sh tools/install.sh '$(PYTHON)' '$(VENV)' demo
 $(VENV)/.ready-dev: $(PARTS)

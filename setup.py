@@ -8,7 +8,15 @@ HERE = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(HERE / "settings.ini", encoding="utf-8")
 cfg = config["DEFAULT"]
-STATUS = {"1": "Planning", "2": "Pre-Alpha", "3": "Alpha", "4": "Beta", "5": "Production/Stable", "6": "Mature", "7": "Inactive"}
+STATUS = {
+    "1": "Planning",
+    "2": "Pre-Alpha",
+    "3": "Alpha",
+    "4": "Beta",
+    "5": "Production/Stable",
+    "6": "Mature",
+    "7": "Inactive",
+}
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -36,7 +44,7 @@ setup(
         *(f"Programming Language :: Python :: {p}" for p in PYTHONS),
     ],
     packages=find_packages(include=[cfg["lib_path"], f"{cfg['lib_path']}.*"]),
-    # its annotations hold (PEP 561); what lessons read: stored experiments, small models
+    # Its annotations hold (PEP 561); lessons read stored experiments and small models.
     package_data={cfg["lib_path"]: ["py.typed", "course/**"]},
     install_requires=words("requirements"),
     extras_require={

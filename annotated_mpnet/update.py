@@ -60,7 +60,7 @@ def accumulate(model: torch.nn.Module,     # in train mode: MPNetForPretraining,
                return_mlm: bool = False,   # add the auxiliary MLM loss
                n_predicted: int | None = None, # of the update on all ranks; None: of these batches
                spread: OneProcess = OneProcess(), # how the model is spread
-              ) -> tuple[torch.Tensor, torch.Tensor, int]: # this rank's loss and right predictions, n_predicted
+              ) -> tuple[torch.Tensor, torch.Tensor, int]: # loss, n_right of this rank; n_predicted
     "Add up the gradient of the mean loss over all predicted tokens of the micro-batches."
     device, ranks = next(model.parameters()).device, spread.ranks
     loss_of = getattr(model, "loss", model)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine in words, medians over alternating repeats, texts, tables."""
+"""What the benchmarks share: machine, medians over alternating repeats, texts, tables."""
 import os
 import platform
 import random
@@ -10,19 +10,23 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"): os.environ[name] = "1" # nothing is fetched
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")                      # one core, one number
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1") # nothing is fetched
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")       # one core, one number
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHORT = "--short" in sys.argv[1:]
-if unknown := [word for word in sys.argv[1:] if word != "--short"]: sys.exit(f"unknown argument {unknown[0]}; there is only --short")
+if unknown := [word for word in sys.argv[1:] if word != "--short"]:
+    sys.exit(f"unknown argument {unknown[0]}; there is only --short")
 
 
 def machine() -> str: # one line
     "Processor, cores and versions."
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor() or platform.machine())
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "tokenizers", "datasets"))
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cpu = models[0] if models else platform.processor() or platform.machine()
+    names = ("torch", "numpy", "tokenizers", "datasets")
+    packages = ", ".join(f"{name} {version(name)}" for name in names)
     return f"{cpu}, {os.cpu_count()} cores; Python {platform.python_version()}, {packages}"
 
 
@@ -30,9 +34,10 @@ def medians(calls: dict[str, Callable[[], object]], # what to time, by name
             repeats: int,                           # how often each
             warm_up: bool = True,                   # call each once before
            ) -> dict[str, float]:                   # seconds
-    "The median time of each call; they take turns, so that a busy moment of the machine hits all alike."
+    "The median time of each call; they take turns, so that a busy moment hits all alike."
     if warm_up:
-        for call in calls.values(): call()
+        for call in calls.values():
+            call()
     seconds = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -45,14 +50,23 @@ def medians(calls: dict[str, Callable[[], object]], # what to time, by name
 def table(head: list[str], rows: list[list]) -> str: # Markdown
     "A table; numbers stand on the right."
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    line = lambda row: "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) + " |"
-    return "\n".join([line(cells[0]), "| " + " | ".join("-" * (w - (i > 0)) + ":" * (i > 0) for i, w in enumerate(widths)) + " |", *map(line, cells[1:])])
+    first, *widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+
+    def line(row: list[str]) -> str:
+        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths)]
+        return f"| {' | '.join([row[0].ljust(first), *numbers])} |"
+
+    rule = ["-" * first, *("-" * (width - 1) + ":" for width in widths)]
+    return "\n".join(map(line, [cells[0], rule, *cells[1:]]))
 
 
 def report(what: str, head: list[str], rows: list[list], below: str = "") -> None:
     "Print a measurement: what it is, where it was taken, and the table."
-    print(f"\n{what}\n\n{machine()}{'; short' if SHORT else ''}\n\n{table(head, rows)}" + (f"\n\n{below}" if below else ""), flush=True)
+    where = f"{machine()}; short" if SHORT else machine()
+    parts = [f"\n{what}", where, table(head, rows)]
+    if below:
+        parts.append(below)
+    print("\n\n".join(parts), flush=True)
 
 
 @cache

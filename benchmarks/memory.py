@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--short]
 
-Each figure is the peak resident memory of a process of its own, above what it takes after its imports.
+Each figure is the peak resident memory of a process of its own, above that after its imports.
 """
 import json
 import os
@@ -15,10 +15,17 @@ from pathlib import Path
 
 from common import SHORT, long_documents, report
 
-CHILD = os.environ.get("ANNOTATED_MPNET_MEMORY")    # set in the processes that are measured: what to do, and with which folder
+# Set in the processes that are measured: what to do, and with which folder.
+CHILD = os.environ.get("ANNOTATED_MPNET_MEMORY")
 SMALL, LARGE = 20_000_000, 200_000_000 if SHORT else 2_000_000_000
 BATCHES = 100 if SHORT else 200
-TASKS = {"index": "index the lines", "load": f"{BATCHES} batches of 16, of at most 512 tokens", "train": "train a tiny model, 20 updates"}
+TASKS = {
+    "index": "index the lines",
+    "load": f"{BATCHES} batches of 16, of at most 512 tokens",
+    "train": "train a tiny model, 20 updates",
+}
+MODEL = dict(encoder_layers=1, encoder_embed_dim=32, encoder_ffn_dim=32, encoder_attention_heads=2)
+RUN = dict(max_tokens=64, update_freq=1, total_updates=20, overwrite=True)
 
 
 def write(folder: Path, size: int) -> None:
@@ -26,17 +33,20 @@ def write(folder: Path, size: int) -> None:
     (folder / "train").mkdir(parents=True)
     texts, written, number = long_documents(), 0, 0
     with (folder / "train" / "a.txt").open("w") as file:
-        while written < size: written, number = written + file.write(f"{number} {texts[number % len(texts)]}\n"), number + 1
+        while written < size:
+            written += file.write(f"{number} {texts[number % len(texts)]}\n")
+            number += 1
     (folder / "held.txt").write_text("\n".join(texts[:32]))
 
 
 def peak() -> int: # bytes
     "The most memory that this process has had."
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def child(task: str, folder: str) -> None:
-    "Do one thing and print what it took; loading begins with the index, so that process prints both."
+def child(task: str, name: str) -> None:
+    "Do one thing and print what it took; loading begins with the index: its process prints both."
     import torch
     from annotated_mpnet import trainer
     from annotated_mpnet.configuration import PretrainConfig
@@ -45,17 +55,36 @@ def child(task: str, folder: str) -> None:
     from annotated_mpnet.tokenization import demo_tokenizer
     torch.set_num_threads(1)
     tokenizer, before = demo_tokenizer(), peak()
-    held = str(Path(folder) / "held.txt")
-    config = PretrainConfig(train_dir=str(Path(folder) / "train"), valid_file=held, test_file=held, tokenizer_name="demo", encoder_layers=1,
-                            encoder_embed_dim=32, encoder_ffn_dim=32, encoder_attention_heads=2, max_tokens=64, update_freq=1, total_updates=20,
-                            checkpoint_dir=str(Path(folder) / "checkpoints"), overwrite=True)
+    folder = Path(name)
+    held = str(folder / "held.txt")
+    files = dict(train_dir=str(folder / "train"), valid_file=held, test_file=held,
+                 checkpoint_dir=str(folder / "checkpoints"))
+    config = PretrainConfig(tokenizer_name="demo", **files, **MODEL, **RUN)
     taken = {}
-    if task == "train": trainer.pretrain(config)
+    if task == "train":
+        trainer.pretrain(config)
     else:
         source = load_data(config)[0]
         taken["index"] = peak() - before
-        for _ in islice(Batches(source, tokenizer, MaskedPermutedCollator(tokenizer), 16, 512), BATCHES): pass
+        batches = Batches(source, tokenizer, MaskedPermutedCollator(tokenizer), 16, 512)
+        for _ in islice(batches, BATCHES):
+            pass
     print("\n" + json.dumps(taken | {task: peak() - before}))
+
+
+def measured(task: str, folder: Path) -> dict[str, int]: # bytes, by task
+    "What a process of its own took; a message and nothing where it failed."
+    env = os.environ | {"ANNOTATED_MPNET_MEMORY": f"{task} {folder}"}
+    command = [sys.executable, __file__, *sys.argv[1:]]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{TASKS[task]}: failed: {done.stderr.strip().splitlines()[-1]}")
+        return {}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def mb(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
 
 
 def main():
@@ -66,16 +95,20 @@ def main():
             folder = Path(root) / str(size)
             write(folder, size)
             for task in ("load", "train"):
-                env = os.environ | {"ANNOTATED_MPNET_MEMORY": f"{task} {folder}"}
-                done = subprocess.run([sys.executable, __file__, *sys.argv[1:]], env=env, capture_output=True, text=True)
-                if done.returncode: print(f"{TASKS[task]}: failed: {done.stderr.strip().splitlines()[-1]}")
-                else: found |= {(name, size): taken for name, taken in json.loads(done.stdout.splitlines()[-1]).items()}
-    mb = lambda size: f"{size / 1e6:,.0f} MB"
-    report("Peak memory above that after the imports", ["", f"{mb(SMALL)} file", f"{mb(LARGE)} file", "difference", "difference beside the larger file"],
-           [[TASKS[task], mb(found[task, SMALL]), mb(found[task, LARGE]), mb(found[task, LARGE] - found[task, SMALL]),
-             f"{(found[task, LARGE] - found[task, SMALL]) / (LARGE - SMALL):.1%}"] for task in TASKS if (task, SMALL) in found and (task, LARGE) in found])
+                found |= {(name, size): n for name, n in measured(task, folder).items()}
+    rows = []
+    for task, words in TASKS.items():
+        small, large = found.get((task, SMALL)), found.get((task, LARGE))
+        if small is not None and large is not None:
+            more = large - small
+            rows.append([words, mb(small), mb(large), mb(more), f"{more / (LARGE - SMALL):.1%}"])
+    files = [f"{mb(size)} file" for size in (SMALL, LARGE)]
+    report("Peak memory above that after the imports",
+           ["", *files, "difference", "difference beside the larger file"], rows)
 
 
 if __name__ == "__main__":
-    if CHILD: child(*CHILD.split(" ", 1))
-    else: main()
+    if CHILD:
+        child(*CHILD.split(" ", 1))
+    else:
+        main()

@@ -1,9 +1,9 @@
-"""Taking up a place deep in a stream: from the saved position, and by reading the stream again from its beginning.
+"""Resuming deep in a stream: from the saved position, and by replaying the stream up to there.
 
     python benchmarks/resume.py [--short]
 
-Both times begin with opening the stream in a process that has it not open yet and end with the first batch. Reading again is
-taken at its kindest: no document on the way is tokenized.
+Both times begin with opening the stream in a process that has it not open yet and end with the
+first batch. Replaying is taken at its kindest: no document on the way is tokenized.
 """
 import json
 import tempfile
@@ -25,6 +25,7 @@ from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import demo_tokenizer, embedded_corpus
 
 DOCUMENTS = 20_000 if SHORT else 200_000
+BLOCK = DOCUMENTS // 20
 PLACES = (0.01, 0.5, 0.99)
 FILES = {"4 Parquet files": 4, "16 JSON Lines files": 16}
 
@@ -36,29 +37,40 @@ def write(folder: Path) -> None:
         (folder / name).mkdir()
         for i in range(n):
             part = texts[i * len(texts) // n:(i + 1) * len(texts) // n]
-            if n == 4: pyarrow.parquet.write_table(pyarrow.table({"text": part}), folder / name / f"{i:02}.parquet", row_group_size=1000)
-            else: (folder / name / f"{i:02}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in part))
+            if n == 4:
+                file = folder / name / f"{i:02}.parquet"
+                table = pyarrow.table({"text": part})
+                pyarrow.parquet.write_table(table, file, row_group_size=1000)
+            else:
+                lines = "".join(json.dumps({"text": text}) + "\n" for text in part)
+                (folder / name / f"{i:02}.jsonl").write_text(lines)
 
 
 def open_batches(folder: Path) -> Batches: # micro-batches of 16
     "A loader as a new process makes it; the block is that of the defaults."
-    config = PretrainConfig(dataset_name=str(folder), min_text_length=0, buffer_size=DOCUMENTS // 20, eval_samples=DOCUMENTS // 400)
-    return Batches(load_data(config, 128)[0], demo_tokenizer(), MaskedPermutedCollator(demo_tokenizer()), 16, 128, update_freq=8)
+    config = PretrainConfig(dataset_name=str(folder), min_text_length=0,
+                            buffer_size=BLOCK, eval_samples=DOCUMENTS // 400)
+    source = load_data(config, 128)[0]
+    collator = MaskedPermutedCollator(demo_tokenizer())
+    return Batches(source, demo_tokenizer(), collator, 16, 128, update_freq=8)
 
 
 def states_at(folder: Path) -> dict[float, dict]: # share of the stream -> the loader's state there
-    "A state is the beginning of a block, and how far in the block the run had come: here in its middle."
+    "A state is the beginning of a block, and how far in it the run had come: to its middle."
     batches = open_batches(folder)
     blocks = [(start, len(numbers)) for start, numbers, _ in batches.source.blocks(0)]
     states = {}
     for place in PLACES:
-        start, size = next((start, size) for start, size in reversed(blocks) if start["row"] <= place * DOCUMENTS)
-        states[place] = batches.state_dict() | {"block": start, "chunk": len(list(batches.chunks(size))) // 2, "update": 1}
+        before = [block for block in blocks if block[0]["row"] <= place * DOCUMENTS]
+        start, size = before[-1]
+        middle = len(list(batches.chunks(size))) // 2
+        position = {"block": start, "chunk": middle, "update": 1}
+        states[place] = batches.state_dict() | position
     return states
 
 
 def from_state(folder: Path, state: dict) -> float: # seconds
-    "Until the first batch after taking up a position."
+    "Until the first batch after a resume."
     begun = time.perf_counter()
     batches = open_batches(folder)
     assert batches.load_state_dict(state) == []
@@ -67,15 +79,19 @@ def from_state(folder: Path, state: dict) -> float: # seconds
 
 
 def from_the_beginning(folder: Path, state: dict) -> float: # seconds
-    "Until the first batch after reading all that comes before the position once more."
+    "Until the first batch after replaying all that comes before the position."
     begun = time.perf_counter()
     batches = open_batches(folder)
     stream, at = batches.source, state["block"]
     passed = at["row"] - stream.head["row"]
-    texts = [text for _, text in islice(stream.rows(dict(stream.head)), passed, passed + stream.block)]
+    rows = islice(stream.rows(dict(stream.head)), passed, passed + stream.block)
+    texts = [text for _, text in rows]
     part = list(batches.chunks(len(texts)))[state["chunk"]]
     next(batches.updates(0, at, state["chunk"], list(range(len(texts)))[part], texts[part]))
     return time.perf_counter() - begun
+
+
+WAYS = (from_state, from_the_beginning)
 
 
 def main():
@@ -88,14 +104,18 @@ def main():
         write(Path(folder))
         for name in FILES:
             states = states_at(Path(folder) / name)
-            found = {(place, way): [] for place in PLACES for way in (from_state, from_the_beginning)}
+            found = {(place, way): [] for place in PLACES for way in WAYS}
             for _ in range(3 if SHORT else 5):
-                for place, way in found: found[place, way].append(way(Path(folder) / name, states[place]))
+                for (place, way), seconds in found.items():
+                    seconds.append(way(Path(folder) / name, states[place]))
             for place in PLACES:
-                ours, again = (median(found[place, way]) for way in (from_state, from_the_beginning))
-                rows.append([f"{name}, at {place:.0%}", f"{ours:.2f}", f"{again:.2f}", f"{again / ours:.1f}x"])
-    report(f"Seconds to the first batch after a resume; {DOCUMENTS:,} documents, blocks of {DOCUMENTS // 20:,}",
+                ours, again = (median(found[place, way]) for way in WAYS)
+                ratio = f"{again / ours:.1f}x"
+                rows.append([f"{name}, at {place:.0%}", f"{ours:.2f}", f"{again:.2f}", ratio])
+    what = f"{DOCUMENTS:,} documents, blocks of {BLOCK:,}"
+    report(f"Seconds to the first batch after a resume; {what}",
            ["", "from the position", "by reading again", "ratio"], rows)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

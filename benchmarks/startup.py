@@ -1,8 +1,9 @@
-"""How long a command takes to begin: `--help`, and the first update of a small model, beside what its imports alone take.
+"""How long a command takes to begin: `--help`, and the first update, beside its imports alone.
 
     python benchmarks/startup.py [--short]
 
-Each is a process of its own; all take turns. The model is 4 layers of width 256, with 16 sequences of 128 tokens in an update.
+Each is a process of its own; all take turns. The model is 4 layers of width 256, with 16 sequences
+of 128 tokens in an update.
 """
 import subprocess
 import sys
@@ -14,8 +15,13 @@ from statistics import median
 from common import SHORT, long_documents, report
 
 COMMAND = [sys.executable, "-m", "annotated_mpnet.cli"]
-SMALL = ("--encoder-layers 4 --encoder-embed-dim 256 --encoder-ffn-dim 1024 --encoder-attention-heads 4 --tokenizer-name demo --max-tokens 128 --batch-size 16 "
-         "--update-freq 1 --total-updates 100 --logging-steps 1 --train-dir texts --valid-file held-out.txt --test-file held-out.txt").split()
+SMALL = (
+    "--encoder-layers 4 --encoder-embed-dim 256 --encoder-ffn-dim 1024 --encoder-attention-heads 4 "
+    "--tokenizer-name demo --max-tokens 128 --batch-size 16 --update-freq 1 --total-updates 100 "
+    "--logging-steps 1 --train-dir texts --valid-file held-out.txt --test-file held-out.txt"
+).split()
+IMPORTS = "import torch, transformers, datasets"
+HELP, FIRST = "pretrain-mpnet --help", "first update of the small model"
 
 
 def seconds_of(command: list[str], folder: Path) -> float:
@@ -28,13 +34,16 @@ def seconds_of(command: list[str], folder: Path) -> float:
 def first_update(folder: Path, run: int) -> float: # seconds
     "From the start of the command until it shows its first update; then it is killed."
     begun = time.perf_counter()
-    with subprocess.Popen([*COMMAND, *SMALL, "--checkpoint-dir", f"run{run}", "--tensorboard-log-dir", f"logs{run}"], cwd=folder, text=True,
+    folders = ["--checkpoint-dir", f"run{run}", "--tensorboard-log-dir", f"logs{run}"]
+    with subprocess.Popen([*COMMAND, *SMALL, *folders], cwd=folder, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if "train/loss" in line: break
-        else: sys.exit("the command ended before its first update:\n" + "".join(lines))
+            if "train/loss" in line:
+                break
+        else:
+            sys.exit("the command ended before its first update:\n" + "".join(lines))
         process.kill()
     return time.perf_counter() - begun
 
@@ -46,14 +55,17 @@ def main() -> None:
         (folder / "texts").mkdir()
         (folder / "texts" / "a.txt").write_text("\n".join(texts))
         (folder / "held-out.txt").write_text("\n".join(texts[:16]))
-        times = {"pretrain-mpnet --help": [], "import torch, transformers, datasets": [], "first update of the small model": []}
+        times = {HELP: [], IMPORTS: [], FIRST: []}
         for run in range(3 if SHORT else 7):
-            times["pretrain-mpnet --help"].append(seconds_of([*COMMAND, "--help"], folder))
-            times["import torch, transformers, datasets"].append(seconds_of([sys.executable, "-c", "import torch, transformers, datasets"], folder))
-            times["first update of the small model"].append(first_update(folder, run))
-        imports = times["import torch, transformers, datasets"]
-        report("From the start of a process", ["", "seconds", "of the imports"],
-               [[name, f"{median(s):.2f}", f"{median(a / b for a, b in zip(s, imports)):.2f}x"] for name, s in times.items()])
+            times[HELP].append(seconds_of([*COMMAND, "--help"], folder))
+            times[IMPORTS].append(seconds_of([sys.executable, "-c", IMPORTS], folder))
+            times[FIRST].append(first_update(folder, run))
+    rows = []
+    for name, seconds in times.items():
+        ratios = [a / b for a, b in zip(seconds, times[IMPORTS])]
+        rows.append([name, f"{median(seconds):.2f}", f"{median(ratios):.2f}x"])
+    report("From the start of a process", ["", "seconds", "of the imports"], rows)
 
 
-if __name__ == "__main__": main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,7 @@
-"""The textbook's attention, to measure ours against: lesson 05's two calls a layer over a dense bias, and PyTorch's own dropout."""
+"""The textbook's attention, to measure ours against.
+
+Lesson 05's two calls a layer over a dense bias, and PyTorch's own dropout.
+"""
 import torch
 from torch import nn
 
@@ -8,10 +11,11 @@ from annotated_mpnet.model import MPNetForPretraining
 
 
 class TwoCalls(MPNetSelfAttention):
-    "Content rows in one call of attention, query rows in another; in the last layer there are query rows alone, as in ours."
+    "Content rows in one call of attention, query rows in another."
     def forward(self, rows, keys, bias):
         n, first = keys.shape[1], bias.shape[2] - rows.shape[1]
-        if first: return super().forward(rows, keys, bias[:, :, first:])
+        if first:  # the last layer, which has query rows alone, as in ours
+            return super().forward(rows, keys, bias[:, :, first:])
         content = super().forward(rows[:, :n], keys, bias[:, :, :n])
         return torch.cat([content, super().forward(rows[:, n:], keys, bias[:, :, n:])], dim=1)
 
@@ -20,5 +24,7 @@ def use_textbook(model: MPNetForPretraining, on: bool) -> None:
     "Let a model compute as in lesson 05, or as it does by default; the weights stay."
     model.mpnet.bias = dense_bias if on else fast_bias
     for module in model.modules():
-        if isinstance(module, MPNetSelfAttention): module.__class__ = TwoCalls if on else MPNetSelfAttention
-        elif isinstance(module, nn.Dropout): module.__class__ = nn.Dropout if on else Dropout
+        if isinstance(module, MPNetSelfAttention):
+            module.__class__ = TwoCalls if on else MPNetSelfAttention
+        elif isinstance(module, nn.Dropout):
+            module.__class__ = nn.Dropout if on else Dropout

@@ -1,6 +1,6 @@
-"""The package as its users get it: the wheel, in an environment with what it requires and nothing else.
+"""The package as its users get it: the wheel, in an environment with only what it requires.
 
-    python tools/alone.py FOLDER        makes it with what the lessons need, and prints how to use it
+    python tools/alone.py FOLDER     makes it with what lessons need, and prints how to use it
 
 What is required is linked from the environment that runs this, so nothing is fetched.
 """
@@ -19,7 +19,8 @@ PARTS = ("settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md
 
 def pip(*arguments: object) -> None:
     "Run pip, which says nothing and fetches nothing."
-    subprocess.run([sys.executable, "-m", "pip", *map(str, arguments), "-qq", "--no-deps"], check=True)
+    command = [sys.executable, "-m", "pip", *map(str, arguments), "-qq", "--no-deps"]
+    subprocess.run(command, check=True)
 
 
 def wheel(folder: Path) -> Path:

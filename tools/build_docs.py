@@ -1,8 +1,9 @@
-"""`make docs`: the website in _docs, from the notebooks as they are saved (nothing runs) and the pages of docs/.
+"""`make docs`: the website in _docs, from the notebooks as saved (nothing runs) and from docs/.
 
-nbdev processes the notebooks into _proc, smalldocs renders that folder from its Quarto project file, and the pages that
-come out get what they lack (tools/site_html.py) and our own shell (tools/site_shell.py). nbdev's own commands aren't
-called for it: they install Quarto where it is missing. Two builds of the same sources are equal to the byte.
+nbdev processes the notebooks into _proc, smalldocs renders that folder from its Quarto project
+file, and the pages that come out get what they lack (tools/site_html.py) and our own shell
+(tools/site_shell.py). nbdev's own commands aren't called for it: they install Quarto where it is
+missing. Two builds of the same sources are byte-identical.
 """
 import json
 import re
@@ -22,10 +23,11 @@ from smalldocs.site import build
 ROOT = Path(__file__).resolve().parents[1]
 PROC, DOCS = ROOT / "_proc", ROOT / "_docs"
 WORDS_A_MINUTE = 200
+COPIED = (".png", ".svg", ".jpg", ".gif", ".csv", ".yaml")
 
 
 def set_aside_html() -> dict[str, str]:
-    "Outputs in HTML (an interactive figure, say) reach the page as they are: until then, a mark stands in their place."
+    "Put a mark in the place of each output in HTML, which reaches the page as it is."
     kept = {}
     for path in sorted(PROC.glob("*.ipynb")):
         nb = json.loads(path.read_text(encoding="utf-8"))
@@ -46,7 +48,8 @@ def join_streams() -> None:
         for cell in nb["cells"]:
             joined = []
             for output in cell.get("outputs", []):
-                if joined and output["output_type"] == "stream" and joined[-1].get("name") == output["name"]:
+                before = joined[-1].get("name") if joined else None
+                if output["output_type"] == "stream" and output["name"] == before:
                     joined[-1]["text"] = "".join(joined[-1]["text"]) + "".join(output["text"])
                 else:
                     joined.append(output)
@@ -56,16 +59,22 @@ def join_streams() -> None:
 
 
 def leave_out_missing_pages() -> None:
-    "Entries of the navigation whose page isn't written yet."
+    "Remove the entries of the navigation whose page isn't written yet."
+    def there(line: str) -> bool:
+        page = re.match(r"\s*- (docs/[\w-]+\.md)\s*$", line)
+        return page is None or (PROC / page[1]).exists()
+
     project = PROC / "_quarto.yml"
-    there = lambda line: not (m := re.match(r"\s*- (docs/[\w-]+\.md)\s*$", line)) or (PROC / m[1]).exists()
-    project.write_text("\n".join(filter(there, project.read_text(encoding="utf-8").split("\n"))), encoding="utf-8")
+    lines = project.read_text(encoding="utf-8").split("\n")
+    project.write_text("\n".join(filter(there, lines)), encoding="utf-8")
 
 
 def minutes_of(main, number: str) -> int:
     "A lesson's reading time: what it says itself, else counted from its words."
-    said = re.search(r"Time:\s*(\d+) minutes", main.get_text(" "))
-    return int(said[1]) if said else max(1, round(len(main.get_text(" ").split()) / WORDS_A_MINUTE)) if number else 0
+    text = main.get_text(" ")
+    if said := re.search(r"Time:\s*(\d+) minutes", text):
+        return int(said[1])
+    return max(1, round(len(text.split()) / WORDS_A_MINUTE)) if number else 0
 
 
 def source_of(url: str) -> str:
@@ -83,7 +92,9 @@ def kind_of(url: str) -> str:
     "What kind of page it is."
     if url in ("index.html", "404.html"):
         return "front" if url == "index.html" else "error"
-    return "lesson" if site_shell.lesson_number(url) else "reference" if url.startswith("reference/") else "guide"
+    if site_shell.lesson_number(url):
+        return "lesson"
+    return "reference" if url.startswith("reference/") else "guide"
 
 
 def read_page(soup, url: str) -> site_shell.Page:
@@ -99,10 +110,17 @@ def read_page(soup, url: str) -> site_shell.Page:
     return site_shell.Page(url, title, description, main, kind_of(url), source_of(url))
 
 
-def finish(page: site_shell.Page, modules: dict[str, str], names: dict, arguments: set[str], out: Path) -> None:
+def finish(page: site_shell.Page,
+           modules: dict[str, str], # the page of each module's lesson
+           names: dict[str, dict[str, str]], # `site_reference.names()`
+           arguments: set[str], # of the command
+           out: Path, # the folder of the site
+          ) -> None:
     "Give a page what it lacks."
-    module = next((m for m, lesson in modules.items() if page.url in (lesson, f"reference/{m}.html")), "")
-    source = (site_reference.PACKAGE / f"{module}.py").read_text(encoding="utf-8") if module else ""
+    about = (m for m, lesson in modules.items() if page.url in (lesson, f"reference/{m}.html"))
+    module = next(about, "")
+    file = site_reference.PACKAGE / f"{module}.py"
+    source = file.read_text(encoding="utf-8") if module else ""
     page.styles = site_html.draw_formulas(page.main)
     if page.kind == "lesson":
         site_html.mark_cells(page.main, module, source, names.get(module, {}))
@@ -117,10 +135,10 @@ def finish(page: site_shell.Page, modules: dict[str, str], names: dict, argument
 
 
 def copy_files(rendered: Path, out: Path) -> None:
-    "What pages link to beside pages: pictures, the assets, the notebooks, and the plain text of every page."
+    "Copy what pages link to: pictures, the assets, the notebooks, and the text of every page."
     for path in sorted(rendered.rglob("*")):
         name = path.relative_to(rendered)
-        if path.is_file() and path.suffix in (".png", ".svg", ".jpg", ".gif", ".csv", ".yaml") and name.parts[0] != "site_libs":
+        if path.is_file() and path.suffix in COPIED and name.parts[0] != "site_libs":
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, out / name)
     shutil.copytree(ROOT / "docs/assets", out / "docs/assets", copy_function=shutil.copyfile,
@@ -130,33 +148,49 @@ def copy_files(rendered: Path, out: Path) -> None:
         shutil.copyfile(path, out / "notebooks" / path.name)
     for path in rendered.rglob("*.llms.md"):
         text = re.sub(r"(?<=[\w/])\.llms\.md", ".md", path.read_text(encoding="utf-8"))
-        text = re.sub(r"(?<=\]\()([\w/.]+)\.ipynb", r"\1.md", text)  # in outputs, which smalldocs leaves as they are
-        (out / path.relative_to(rendered)).with_name(path.name.replace(".llms.md", ".md")).write_text(text, encoding="utf-8")
+        # in outputs, which smalldocs leaves as they are:
+        text = re.sub(r"(?<=\]\()([\w/.]+)\.ipynb", r"\1.md", text)
+        name = path.name.replace(".llms.md", ".md")
+        (out / path.relative_to(rendered)).with_name(name).write_text(text, encoding="utf-8")
     (out / ".nojekyll").touch()
+
+
+def site_of(front, urls: set[str]) -> site_shell.Site:
+    "What every page shares: values of settings.ini, and the navigation on smalldocs' front page."
+    values = site_pages.settings()
+    title = values["title"] % values if "%(" in values["title"] else values["title"]
+    address = values["doc_host"] + values["doc_baseurl"]
+    site = site_shell.Site(title, values["description"], address,
+                           values["git_url"], values["branch"])
+    site.navigation = site_shell.read_navigation(front, urls)
+    navbar = front.select("ul.navbar-nav.me-auto a.nav-link")
+    site.navbar = [site_shell.Link(a.text.strip(), a["href"]) for a in navbar]
+    return site
 
 
 def write_site(rendered: Path, out: Path, kept: dict[str, str]) -> int:
     "Finish every page of smalldocs and write the site; the number of pages."
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
-    soups = {p.relative_to(rendered).as_posix(): site_html.parse(p.read_text(encoding="utf-8")) for p in sorted(rendered.rglob("*.html"))}
-    values = site_pages.settings()
-    site = site_shell.Site(values["title"] % values if "%(" in values["title"] else values["title"], values["description"],
-                           values["doc_host"] + values["doc_baseurl"], values["git_url"], values["branch"])
-    site.navigation = site_shell.read_navigation(soups["index.html"], set(soups))
-    site.navbar = [site_shell.Link(a.text.strip(), a["href"]) for a in soups["index.html"].select("ul.navbar-nav.me-auto a.nav-link")]
+    texts = {p.relative_to(rendered).as_posix(): p.read_text(encoding="utf-8")
+             for p in sorted(rendered.rglob("*.html"))}
+    soups = {url: site_html.parse(text) for url, text in texts.items()}
+    site = site_of(soups["index.html"], set(soups))
     pages = {url: read_page(soup, url) for url, soup in soups.items()}
-    site.minutes = {url: minutes_of(p.main, site_shell.lesson_number(url)) for url, p in pages.items() if p.kind == "lesson"}
+    site.minutes = {url: minutes_of(p.main, site_shell.lesson_number(url))
+                    for url, p in pages.items() if p.kind == "lesson"}
     for url in pages:
         (out / url).parent.mkdir(parents=True, exist_ok=True)
     copy_files(rendered, out)
-    modules = {module: path.with_suffix(".html").name for module, path in site_reference.lessons().items()}
+    lessons = site_reference.lessons()
+    modules = {module: path.with_suffix(".html").name for module, path in lessons.items()}
     names, entries = site_reference.names(), []
     arguments = {a["id"] for a in pages["docs/configuration.html"].main.select("td a[id]")}
     for url, page in pages.items():
         finish(page, modules, names, arguments, out)
         if page.kind != "error":
-            entries += site_search.sections(page.main, url, page.title, page.kind) + site_search.argument_entries(page.main, url)
+            entries += site_search.sections(page.main, url, page.title, page.kind)
+            entries += site_search.argument_entries(page.main, url)
         text = site_shell.whole(site, page)
         for mark, output in kept.items():
             text = text.replace(mark, output)
@@ -178,7 +212,8 @@ def main() -> int:
     join_streams()
     kept = set_aside_html()
     warnings = build(PROC, quiet=True).warnings
-    print(*(f"warning: {w}" for w in warnings), sep="\n", end="\n" * bool(warnings), file=sys.stderr)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     pages = write_site(PROC / "_docs", DOCS, kept)
     size = sum(p.stat().st_size for p in DOCS.rglob("*") if p.is_file())
     print(f"{pages} pages, {size / 1e6:.1f} MB; `make docs-serve` shows them")

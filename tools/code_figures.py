@@ -1,6 +1,7 @@
 """How the code reads, in figures: line lengths, the longest of each part, exported names.
 
-    python tools/code_figures.py [FOLDER ...]      package and notebooks of this project, or other folders
+    python tools/code_figures.py                   of this project: package, notebooks, tests, tools
+    python tools/code_figures.py FOLDER ...        of other folders
 """
 import ast
 import re

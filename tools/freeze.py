@@ -1,10 +1,11 @@
-"""Write constraints.txt: the version of every package that the project and all its extras need, as installed here.
+"""Write constraints.txt: the installed version of each package that project and extras need.
 
     make test && .venv/bin/python tools/freeze.py
     make test-lowest && .venv-lowest/bin/python tools/freeze.py constraints-lowest.txt
 
-Names come from the metadata of the installed packages, so what else lies in the environment stays out. A local version
-(`+cpu`) is cut off, and the companions of a CUDA build (`nvidia-*`, `triton`) are left to `torch`, which pins its own.
+Names come from the metadata of the installed packages, so what else lies in the environment stays
+out. A local version (`+cpu`) is cut off, and the companions of a CUDA build (`nvidia-*`, `triton`)
+are left to `torch`, which pins its own.
 """
 import re
 import sys
@@ -17,12 +18,16 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("dev", "notebooks", "wandb")
 HEADS = {"constraints.txt": """\
-# The versions that were tested together, with Python 3.11 to 3.13. Written by tools/freeze.py; used by the Makefile:
+# The versions that were tested together, with Python 3.11 to 3.13. Written by tools/freeze.py; \
+used by the Makefile:
 #     pip install -c constraints.txt -e .[dev]
-# Constraints install nothing by themselves: a line counts only where something asks for that package.
+# Constraints install nothing by themselves: a line counts only where something asks for that \
+package.
 """, "constraints-lowest.txt": """\
-# The lowest versions that were tested, with Python 3.11: the bounds of settings.ini, low versions of what the package
-# imports besides (numpy, pyarrow, tokenizers, ...), and around these the newest that fit. Written by tools/freeze.py;
+# The lowest versions that were tested, with Python 3.11: the bounds of settings.ini, low \
+versions of what the package
+# imports besides (numpy, pyarrow, tokenizers, ...), and around these the newest that fit. \
+Written by tools/freeze.py;
 # used by `make test-lowest`:
 #     pip install -c constraints-lowest.txt -e .[dev]
 """}

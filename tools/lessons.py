@@ -1,4 +1,4 @@
-"""What a lesson says of itself: its goals, its time, its exercises, its figures. Pages and slides are made of it, and checks too."""
+"""What a lesson says of itself: goals, time, exercises, figures; for pages, slides and checks."""
 import re
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 NBS = ROOT / "nbs"
-# A lesson that was downloaded alone, or opened in Colab or Kaggle, gets what it needs from its first cell. Not by the
-# name alone: another program has it on PyPI.
+# A lesson that was downloaded alone, or opened in Colab or Kaggle, gets what it needs from its
+# first cell. Not by the name alone: another program has it on PyPI.
 INSTALL = """\
 #| code-fold: true
 #| code-summary: "Setup: installs the package where it is missing"
@@ -20,6 +20,15 @@ from importlib.util import find_spec
 if find_spec("annotated_mpnet") is None:
     print("Installing annotated-mpnet and what its lessons need (a minute or two)")
     %pip install --quiet "annotated-mpnet[notebooks] @ git+{git_url}@{branch}\""""
+# How a lesson says these things at its top.
+SAID = {
+    "title": re.compile(r"^# (.+)$", re.MULTILINE),
+    "purpose": re.compile(r"^> (.+)$", re.MULTILINE),
+    "first": re.compile(r"\*\*Know first:\*\*\s*(.+?)(?=\*\*Time|\n\n|\Z)", re.DOTALL),
+    "time": re.compile(r"\*\*Time:\*\*\s*(\d+ minutes to read[^.]*)\."),
+    "goals": re.compile(r"\*\*What you will be able to do\.\*\*.*?\n\n"
+                        r"((?:(?:\d\.|-) .+\n?(?:  .+\n?)*)+)"),
+}
 
 
 @dataclass
@@ -56,7 +65,9 @@ def exercises(cells: list) -> list[tuple[str, list]]:
     for cell in cells:
         if cell.cell_type == "code" and inside and found:
             found[-1][1].append(cell)
-        for part in re.split(r"^(?=## |\*\*\d+\.)", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else []:
+        if cell.cell_type != "markdown":
+            continue
+        for part in re.split(r"^(?=## |\*\*\d+\.)", cell.source, flags=re.MULTILINE):
             if part.startswith("## "):
                 inside = part.startswith("## Exercises")
             elif inside and re.match(r"\*\*\d+\.", part):
@@ -69,8 +80,9 @@ def figures(cells: list) -> list[Figure]:
     found = []
     for cell in cells:
         options = readme.cell_options(cell.source)[0] if cell.cell_type == "code" else {}
-        pictures = [o["data"]["image/png"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-        found += [Figure(options.get("label", ""), options.get("fig-cap", ""), options.get("fig-alt", ""), png) for png in pictures]
+        said = [options.get(key, "") for key in ("label", "fig-cap", "fig-alt")]
+        data = [o.get("data", {}) for o in cell.get("outputs", [])]
+        found += [Figure(*said, d["image/png"]) for d in data if "image/png" in d]
     return found
 
 
@@ -83,7 +95,8 @@ def install_cell() -> str:
 
 def first_code(cells: list):
     "The first cell of code that does something: not one that names the module."
-    return next((c for c in cells if c.cell_type == "code" and readme.cell_options(c.source)[2]), None)
+    code = (c for c in cells if c.cell_type == "code")
+    return next((c for c in code if readme.cell_options(c.source)[2]), None)
 
 
 def one_line(text: str) -> str:
@@ -94,16 +107,23 @@ def read(path: Path) -> Lesson:
     "What the lesson in `path` says of itself; a ValueError where it doesn't."
     cells = nbformat.read(path, as_version=4).cells
     top = "\n\n".join(c.source for c in cells[:5] if c.cell_type == "markdown")
-    title, purpose = (re.search(pattern, top, re.MULTILINE) for pattern in (r"^# (.+)$", r"^> (.+)$"))
-    first = re.search(r"\*\*Know first:\*\*\s*(.+?)(?=\*\*Time|\n\n|\Z)", top, re.DOTALL)
-    time = re.search(r"\*\*Time:\*\*\s*(\d+ minutes to read[^.]*)\.", top)
-    goals = re.search(r"\*\*What you will be able to do\.\*\*.*?\n\n((?:(?:\d\.|-) .+\n?(?:  .+\n?)*)+)", top)
-    missing = [name for name, match in dict(title=title, purpose=purpose, first=first, time=time, goals=goals).items() if not match]
+    found = {name: pattern.search(top) for name, pattern in SAID.items()}
+    missing = ", ".join(name for name, match in found.items() if not match)
     if missing:
-        raise ValueError(f"{path.name} does not say its {', '.join(missing)} as the other lessons do")
-    listed = [one_line(g).rstrip(";.") for g in re.split(r"^(?:\d\.|-) ", goals[1], flags=re.MULTILINE) if g.strip()]
-    return Lesson(path, path.name.split("_")[0], title[1], purpose[1], listed, one_line(first[1]), one_line(time[1]),
-                  [one_line(text) for text, _ in exercises(cells)], figures(cells))
+        raise ValueError(f"{path.name} does not say its {missing} as the other lessons do")
+    said = {name: match[1] for name, match in found.items()}
+    goals = re.split(r"^(?:\d\.|-) ", said["goals"], flags=re.MULTILINE)
+    return Lesson(
+        path,
+        number=path.name.split("_")[0],
+        title=said["title"],
+        purpose=said["purpose"],
+        goals=[one_line(goal).rstrip(";.") for goal in goals if goal.strip()],
+        first=one_line(said["first"]),
+        time=one_line(said["time"]),
+        exercises=[one_line(text) for text, _ in exercises(cells)],
+        figures=figures(cells),
+    )
 
 
 def read_all() -> list[Lesson]:

@@ -1,10 +1,11 @@
-"""`make slides`: slides of lessons 00 to 06 and a sheet of all figures, in _slides, from the notebooks as they are saved.
+"""`make slides`: slides of lessons 00 to 06 and a sheet of all figures, in _slides.
 
     python tools/make_slides.py            lessons 00 to 06
     python tools/make_slides.py 07 12      others
 
-A slide shows a section's tables, lists, formulas, code and figures, and the beginning of each paragraph; the whole text is
-in the speaker's notes (press S). Nothing is fetched: reveal.js lies beside the slides, formulas become MathML.
+They come from the notebooks as they are saved. A slide shows a section's tables, lists, formulas,
+code and figures, and the beginning of each paragraph; the whole text is in the speaker's notes
+(press S). Nothing is fetched: reveal.js lies beside the slides, formulas become MathML.
 """
 import html
 import re
@@ -27,10 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "docs" / "assets"
 OUT = ROOT / "_slides"
 TAUGHT = ("00", "01", "02", "03", "04", "05", "06")
-LINES_A_SLIDE = 17.5   # of text; a line of code is lower; a longer cell of code is shown by its first lines
+LINES_A_SLIDE = 17.5   # of text; code is lower; of a longer cell the first lines are shown
 LINES_OF_OUTPUT = 12
 SPOKEN = 200           # characters of a paragraph that a slide shows, at least its first sentence
 NOT_SHOWN = {"hide", "default_exp"}
+FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)\$", re.DOTALL)
+BLOCK = re.compile(r"<details>.*?</details>|```.*?```|(?:(?!\n\n|<details>).)+", re.DOTALL)
+VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
 @dataclass
@@ -60,8 +64,9 @@ def to_html(markdown: str) -> str:
         formulas.append(formula(match[1] or match[2], bool(match[1])))
         return f"FORMULA{len(formulas) - 1}END"
 
-    parts = re.split(r"(```.*?```|`[^`\n]+`)", markdown, flags=re.DOTALL)  # a dollar in code is a dollar
-    parts[::2] = [re.sub(r"\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)\$", set_aside, p, flags=re.DOTALL) for p in parts[::2]]
+    # A dollar in code is a dollar.
+    parts = re.split(r"(```.*?```|`[^`\n]+`)", markdown, flags=re.DOTALL)
+    parts[::2] = [FORMULA.sub(set_aside, part) for part in parts[::2]]
     text = re.sub(r"\]\((?=[\w-]+\.ipynb)", "](../nbs/", "".join(parts))
     return re.sub(r"FORMULA(\d+)END", lambda m: formulas[int(m[1])], markdown2html(text))
 
@@ -96,19 +101,29 @@ def code_html(code: str, limit: float = LINES_A_SLIDE) -> tuple[str, float]:
     kept = [line for n, line in enumerate(lines, 1) if height_of(lines[:n]) <= limit]
     if len(kept) < len(lines):
         lines = [*kept[:-1], f"# ... {len(lines) - len(kept) + 1} more lines in the lesson"]
-    return highlight("\n".join(lines), PythonLexer(), HtmlFormatter(nowrap=False, cssclass="code")), height_of(lines)
+    formatter = HtmlFormatter(nowrap=False, cssclass="code")
+    return highlight("\n".join(lines), PythonLexer(), formatter), height_of(lines)
 
 
 def output_html(output: dict) -> tuple[str, float]:
     "One output that isn't a figure."
-    lines = (output.get("text") or output.get("data", {}).get("text/plain", "")).rstrip().splitlines()
-    lines = lines if len(lines) <= LINES_OF_OUTPUT else [*lines[:LINES_OF_OUTPUT - 1], "..."]
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    lines = text.rstrip().splitlines()
+    if len(lines) > LINES_OF_OUTPUT:
+        lines = [*lines[:LINES_OF_OUTPUT - 1], "..."]
     return f'<pre class="output">{html.escape(chr(10).join(lines))}</pre>', height_of(lines)
 
 
 def figure_html(figure: lessons.Figure) -> str:
-    return (f'<figure><img src="data:image/png;base64,{figure.png.strip()}" alt="{html.escape(figure.alt)}">'
+    "A figure and its caption."
+    source = f"data:image/png;base64,{figure.png.strip()}"
+    return (f'<figure><img src="{source}" alt="{html.escape(figure.alt)}">'
             f"<figcaption>{to_html(figure.caption)}</figcaption></figure>")
+
+
+def inline_html(markdown: str) -> str:
+    "A line of Markdown as HTML, not as a paragraph."
+    return to_html(markdown).strip().removeprefix("<p>").removesuffix("</p>")
 
 
 class Deck:
@@ -122,7 +137,8 @@ class Deck:
 
     def add(self, part: str, lines: float) -> None:
         "Put something on the slide, or on a new one with the same heading where there is no room."
-        if self.slides[-1].lines and self.slides[-1].lines + lines > LINES_A_SLIDE:
+        filled = self.slides[-1].lines
+        if filled and filled + lines > LINES_A_SLIDE:
             self.begin(self.slides[-1].heading)
         self.slides[-1].parts.append(part)
         self.slides[-1].lines += lines
@@ -130,14 +146,15 @@ class Deck:
     def add_markdown(self, source: str) -> None:
         for part in re.split(r"^(?=#{2,4} )", source, flags=re.MULTILINE):
             if heading := re.match(r"#+ (.+)\n*", part):
-                self.begin(to_html(heading[1]).strip().removeprefix("<p>").removesuffix("</p>"))
+                self.begin(inline_html(heading[1]))
                 part = part[heading.end():]
-            blocks = re.findall(r"<details>.*?</details>|```.*?```|(?:(?!\n\n|<details>).)+", part.strip(), flags=re.DOTALL)
+            blocks = BLOCK.findall(part.strip())
             for block in filter(None, map(str.strip, blocks)):
                 if re.match(r"\*\*\d+\.", block):  # an exercise has a slide of its own
                     self.begin(self.slides[-1].heading)
                 shown = shorten(block)
-                self.add(to_html(shown), 1.5 if block.startswith("<details>") else lines_of(shown))
+                lines = 1.5 if block.startswith("<details>") else lines_of(shown)
+                self.add(to_html(shown), lines)
                 if shown != block:
                     self.slides[-1].notes.append(to_html(block))
 
@@ -145,20 +162,24 @@ class Deck:
         options, directives, code = readme.cell_options(cell.source)
         if directives & NOT_SHOWN or options.get("include") is False:
             return
-        pages = [o.data["text/html"] for o in cell.outputs if "<figure" in o.get("data", {}).get("text/html", "")]
-        pictures = [*map(figure_html, lessons.figures([cell])), *pages]
+        pages = [o.get("data", {}).get("text/html", "") for o in cell.outputs]
+        figures = [page for page in pages if "<figure" in page]
+        pictures = [*map(figure_html, lessons.figures([cell])), *figures]
         for picture in pictures:  # the picture instead of the code that draws it
             self.add(picture, LINES_A_SLIDE)
-        if pictures or all(re.match(r"\s*(import|from)\b|\s*$", line) for line in code.splitlines()):
+        imports = (re.match(r"\s*(import|from)\b|\s*$", line) for line in code.splitlines())
+        if pictures or all(imports):
             return
         shown, lines = code_html(code)
         outputs = [output_html(o) for o in cell.outputs]
+        whole = shown + "".join(output for output, _ in outputs)
         if options.get("code-fold"):
-            self.add(f"<details><summary>{options.get('code-summary', 'Code')}</summary>{shown}{''.join(o for o, _ in outputs)}</details>", 2)
+            summary = options.get("code-summary", "Code")
+            self.add(f"<details><summary>{summary}</summary>{whole}</details>", 2)
             return
         total = lines + sum(height for _, height in outputs)
         if total <= LINES_A_SLIDE:  # together, where a slide has room for both
-            self.add(shown + "".join(output for output, _ in outputs), total)
+            self.add(whole, total)
             return
         for part, height in [(shown, lines), *outputs]:
             self.add(part, height)
@@ -166,14 +187,20 @@ class Deck:
 
 def slides_of(lesson: lessons.Lesson) -> list[str]:
     "The slides of a lesson, as HTML."
-    goals = "".join(f"<li>{to_html(g).strip().removeprefix('<p>').removesuffix('</p>')}</li>" for g in lesson.goals)
-    first = [f"<section><h1>{html.escape(lesson.title)}</h1><p>{to_html(lesson.purpose)}</p><p>Lesson {lesson.number} of annotated-mpnet</p></section>",
-             f"<section><h2>What you will be able to do</h2><ol>{goals}</ol>{to_html('Know first: ' + lesson.first)}</section>"]
+    title = html.escape(lesson.title)
+    goals = "".join(f"<li>{inline_html(goal)}</li>" for goal in lesson.goals)
+    know_first = to_html(f"Know first: {lesson.first}")
+    first = [
+        f"<section><h1>{title}</h1><p>{to_html(lesson.purpose)}</p>"
+        f"<p>Lesson {lesson.number} of annotated-mpnet</p></section>",
+        f"<section><h2>What you will be able to do</h2><ol>{goals}</ol>{know_first}</section>",
+    ]
     deck = Deck()
-    deck.begin(html.escape(lesson.title))
+    deck.begin(title)
     cells = nbformat.read(lesson.path, as_version=4).cells
-    begins = next(i for i, c in enumerate(cells) if c.cell_type == "markdown" and c.source.startswith("## "))
-    for cell in cells[begins:]:
+    sections = (i for i, c in enumerate(cells)
+                if c.cell_type == "markdown" and c.source.startswith("## "))
+    for cell in cells[next(sections):]:
         if cell.cell_type == "markdown":
             deck.add_markdown(cell.source)
         elif cell.cell_type == "code":
@@ -182,19 +209,23 @@ def slides_of(lesson: lessons.Lesson) -> list[str]:
 
 
 def page(title: str, body: str, head: str = "") -> str:
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>{html.escape(title)}</title>{head}<link rel="stylesheet" href="slides.css"></head>\n<body{body}</body></html>\n')
+    "A page whose `body` begins with the rest of that tag: its attributes and `>`."
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{VIEWPORT}'
+            f"<title>{html.escape(title)}</title>{head}"
+            f'<link rel="stylesheet" href="slides.css"></head>\n<body{body}</body></html>\n')
 
 
 def deck_page(lesson: lessons.Lesson) -> str:
     "The slides of one lesson as a page."
     colours = HtmlFormatter(cssclass="code", style="xcode").get_style_defs(".code")
     head = f'<link rel="stylesheet" href="reveal/reveal.css"><style>{colours}</style>'
-    start = ("Reveal.initialize({width: 1280, height: 720, margin: 0.03, center: false, hash: true, slideNumber: 'c/t', "
-             "transition: 'none', plugins: [RevealNotes]});")
+    start = ("Reveal.initialize({width: 1280, height: 720, margin: 0.03, center: false, "
+             "hash: true, slideNumber: 'c/t', transition: 'none', plugins: [RevealNotes]});")
     slides = "\n".join(slides_of(lesson))
-    return page(f"{lesson.number} {lesson.title}", f'><div class="reveal"><div class="slides">\n{slides}\n</div></div>\n'
-                f'<script src="reveal/reveal.js"></script><script src="reveal/notes.js"></script><script>{start}</script>', head)
+    scripts = ('<script src="reveal/reveal.js"></script><script src="reveal/notes.js"></script>'
+               f"<script>{start}</script>")
+    body = f'><div class="reveal"><div class="slides">\n{slides}\n</div></div>\n{scripts}'
+    return page(f"{lesson.number} {lesson.title}", body, head)
 
 
 def figure_sheet() -> str:
@@ -219,10 +250,15 @@ def main(numbers: list[str]) -> int:
     for lesson in made:
         (OUT / f"{lesson.path.stem}.html").write_text(deck_page(lesson), encoding="utf-8")
     (OUT / "figures.html").write_text(figure_sheet(), encoding="utf-8")
-    items = "".join(f'<li><a href="{lesson.path.stem}.html">{lesson.number} {html.escape(lesson.title)}</a></li>' for lesson in made)
-    listing = f'<h1>Slides</h1><ul>{items}</ul><p><a href="figures.html">All figures, to be printed</a></p>'
-    (OUT / "index.html").write_text(page("Slides of annotated-mpnet", f' class="sheet">{listing}'), encoding="utf-8")
-    print(f"{len(made)} lessons; open _slides/index.html (arrow keys to turn, S for the speaker's notes, ?print-pdf to print)")
+    links = (f'<a href="{lesson.path.stem}.html">{lesson.number} {html.escape(lesson.title)}</a>'
+             for lesson in made)
+    items = "".join(f"<li>{link}</li>" for link in links)
+    figures = '<p><a href="figures.html">All figures, to be printed</a></p>'
+    listing = f' class="sheet"><h1>Slides</h1><ul>{items}</ul>{figures}'
+    index = page("Slides of annotated-mpnet", listing)
+    (OUT / "index.html").write_text(index, encoding="utf-8")
+    print(f"{len(made)} lessons; open _slides/index.html "
+          "(arrow keys to turn, S for the speaker's notes, ?print-pdf to print)")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""Write README.md, and the pictures in it, from nbs/index.ipynb: nbdev's own way needs Quarto, this one only nbconvert.
+"""Write README.md and its pictures from nbs/index.ipynb: by nbconvert, since nbdev needs Quarto.
 
-Hidden cells and the `#|` options of cells are left out, outputs are kept, a picture becomes a file in docs/images/readme
-with the cell's `fig-alt` and `fig-cap`, and links are turned from the notebook's folder to the root.
+Hidden cells and the `#|` options of cells are skipped, outputs are kept, a picture becomes a file
+in docs/images/readme with the cell's `fig-alt` and `fig-cap`, and links are turned from the
+notebook's folder to the root.
 """
 import base64
 import posixpath
@@ -22,16 +23,21 @@ FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def cell_options(source: str) -> tuple[dict, set[str], str]:
-    "Quarto's options of a code cell (`#| key: value`), nbdev's directives (`#| name`), and the code below them."
+    "A cell's Quarto options (`#| key: value`), its nbdev directives (`#| name`), and its code."
     lines = source.split("\n")
     top = next((i for i, line in enumerate(lines) if not line.startswith("#|")), len(lines))
     entries = [line[2:].strip() for line in lines[:top]]
     options = yaml.safe_load("\n".join(e for e in entries if ":" in e)) or {}
-    return options, {e.split()[0] for e in entries if e and ":" not in e}, "\n".join(lines[top:]).strip("\n")
+    directives = {e.split()[0] for e in entries if e and ":" not in e}
+    return options, directives, "\n".join(lines[top:]).strip("\n")
 
 
-def take_pictures(outputs: list, name: str, options: dict, files: dict[str, bytes]) -> tuple[list, list]:
-    "The outputs that aren't pictures, and a Markdown cell for each that is; its bytes are put in `files`."
+def take_pictures(outputs: list, # of a cell
+                  name: str, # of its picture
+                  options: dict, # of the cell
+                  files: dict[str, bytes], # gets the pictures, by their paths
+                 ) -> tuple[list, list]:
+    "The outputs that aren't pictures, and a Markdown cell for each that is."
     rest, cells = [], []
     for output in outputs:
         png = output.get("data", {}).get("image/png")
@@ -59,8 +65,10 @@ def shown_cells(cells: list, files: dict[str, bytes]) -> list:
             continue
         if options.get("output") is False:
             cell.outputs = []
-        cell.outputs, pictures = take_pictures(cell.outputs, options.get("label") or f"figure-{n}", options, files)
-        cell.metadata["transient"] = {"remove_source": options.get("echo") is False or not cell.source}
+        name = options.get("label") or f"figure-{n}"
+        cell.outputs, pictures = take_pictures(cell.outputs, name, options, files)
+        hidden = options.get("echo") is False or not cell.source
+        cell.metadata["transient"] = {"remove_source": hidden}
         shown.append(cell)
         shown += pictures
     return shown
@@ -76,7 +84,7 @@ def rebase(match: re.Match) -> str:
 
 
 def tidy(markdown: str) -> str:
-    "Links rebased, spaces at line ends and superfluous empty lines removed; fenced code is left alone."
+    "Links rebased, spaces at line ends and extra empty lines removed; fenced code is left alone."
     parts = re.split(FENCED, markdown)
     for i in range(0, len(parts), 2):
         text = re.sub(r'(\]\(|(?:src|href)=")([^)\s"]+)', rebase, parts[i])

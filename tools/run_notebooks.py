@@ -1,4 +1,4 @@
-"""`make notebooks`: export every notebook, run it, save its outputs, clean it, and write what is generated from them.
+"""`make notebooks`: export, run, save and clean every notebook, and write what is made of them.
 
     python tools/run_notebooks.py            all of them
     python tools/run_notebooks.py 03 index   those whose names begin so
@@ -25,9 +25,10 @@ QUIET = ["--log-level=ERROR"]  # a kernel warns at every start that it talks ove
 def run(path: Path) -> str | None:
     "Run one notebook and save its outputs; the error of its failing cell, if there is one."
     nb = nbformat.read(path, as_version=4)
+    client = NotebookClient(nb, timeout=SECONDS_A_CELL, kernel_name="python3", record_timing=False,
+                            extra_arguments=QUIET, resources={"metadata": {"path": str(NBS)}})
     try:
-        NotebookClient(nb, timeout=SECONDS_A_CELL, kernel_name="python3", record_timing=False, extra_arguments=QUIET,
-                       resources={"metadata": {"path": str(NBS)}}).execute()
+        client.execute()
     except CellExecutionError as error:
         return str(error)
     nbformat.write(nb, path)
@@ -37,21 +38,26 @@ def run(path: Path) -> str | None:
 def main(prefixes: list[str]) -> int:
     "Export, run, clean and generate; 1 where a notebook failed."
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    paths = sorted(p for p in NBS.glob("*.ipynb") if not prefixes or p.name.startswith(tuple(prefixes)))
+    begins = tuple(prefixes) or ""
+    paths = sorted(p for p in NBS.glob("*.ipynb") if p.name.startswith(begins))
+    if not paths and prefixes:
+        sys.exit(f"no notebook in nbs/ begins with {' or '.join(prefixes)}")
     if not paths:
-        sys.exit(f"no notebook in nbs/ begins with {' or '.join(prefixes)}" if prefixes else "there is no notebook in nbs/")
+        sys.exit("there is no notebook in nbs/")
     subprocess.run([BIN / "nbdev_export"], cwd=ROOT, check=True)
     failed = 0
     for path in paths:
         started = time.time()
         error = run(path)
-        print(f"{'FAIL' if error else 'ran '}  {path.name:<32} {time.time() - started:5.0f} s", flush=True)
+        seconds = time.time() - started
+        print(f"{'FAIL' if error else 'ran '}  {path.name:<32} {seconds:5.0f} s", flush=True)
         if error:
             failed += 1
             print(error, flush=True)
     subprocess.run([BIN / "nbdev_clean"], cwd=ROOT, check=True)
     for script in ("readme.py", "configuration_page.py", "teachers_page.py"):
-        failed += subprocess.run([sys.executable, ROOT / "tools" / script], cwd=ROOT).returncode != 0
+        command = [sys.executable, ROOT / "tools" / script]
+        failed += subprocess.run(command, cwd=ROOT).returncode != 0
     return int(failed > 0)
 
 

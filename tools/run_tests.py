@@ -1,8 +1,8 @@
-"""`make test`: four steps, each timed; any that fails makes the whole fail, and the others still run.
+"""`make test`: four steps, each timed; one that fails makes the whole fail, the others still run.
 
     python tools/run_tests.py                           all four
     python tools/run_tests.py tests                     one of them: in-step, lint, notebooks, tests
-    python tools/run_tests.py --cpu avx2 --threads 2    as on another machine: instruction set and threads
+    python tools/run_tests.py --cpu avx2 --threads 2    as on another machine
 """
 import argparse
 import os
@@ -23,7 +23,7 @@ import alone
 ROOT = Path(__file__).resolve().parents[1]
 LANES = min(8, os.cpu_count() or 1)  # notebooks, or tests, side by side
 SECONDS_A_NOTEBOOK = 300  # this ends one that hangs
-CPU_BUDGET = 60  # seconds of one AVX2 core that a lesson may take; more is reported, and fails nothing
+CPU_BUDGET = 60  # seconds of one AVX2 core that a lesson may take; more is reported, no failure
 # Nothing is fetched while testing, nor taken from what the user fetched before.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",

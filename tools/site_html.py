@@ -1,4 +1,4 @@
-"""What a rendered page still lacks, added to its HTML: formulas, pictures as files, anchors, links of names, room to scroll."""
+"""What a rendered page lacks: formulas, pictures as files, anchors, links, room to scroll."""
 import base64
 import html
 import posixpath
@@ -12,9 +12,10 @@ from latex2mathml.converter import convert
 LONGEST_WORD = 38  # characters of inline code that are never broken over two lines
 LONGEST_PATH = 16  # characters of a path or a dotted name that are not broken in a table on a phone
 LONGEST_CELL = 60  # characters of a table's cell that a phone may break into many short lines
-WIDEST_PICTURE = 620  # pixels of CSS; a wider picture is not shrunk to the width of a phone, where its words could not be read
+WIDEST_PICTURE = 620  # pixels of CSS; a wider one is not shrunk for a phone: its words must be read
 FUNCTIONS = {"max", "min", "log", "ln", "exp"}
 SCRIPTS = ("msub", "msup", "msubsup", "munder", "mover", "munderover")
+ROLES = {"tr": "row", "td": "cell", "th": "columnheader", "tbody": "rowgroup", "thead": "rowgroup"}
 UNITS = r"(?:%|[kMGT]i?B\b|GB/s|ms\b|nats\b)"
 
 
@@ -26,7 +27,11 @@ def parse(text: str) -> BeautifulSoup:
 def relative(target: str, page: str) -> str:
     "The link from one page of the site to another, with its anchor."
     path, hash_, anchor = target.partition("#")
-    return (posixpath.relpath(path, posixpath.dirname(page) or ".") if path != page else "" if hash_ else posixpath.basename(page)) + hash_ + anchor
+    if path != page:
+        link = posixpath.relpath(path, posixpath.dirname(page) or ".")
+    else:
+        link = "" if hash_ else posixpath.basename(page)
+    return link + hash_ + anchor
 
 
 # formulas
@@ -35,17 +40,17 @@ def mathml(tex: str, display: bool) -> str:
     "A formula as MathML, which browsers draw themselves; its TeX goes along for copying."
     math = parse(convert(tex, display="block" if display else "inline")).math
     for operator in math.find_all("mo"):
-        if operator.text.isalpha() and len(operator.text) > 1:  # operatorname, max: names of functions, which take no space before a bracket
-            operator.name = "mi"
+        if operator.text.isalpha() and len(operator.text) > 1:
+            operator.name = "mi"  # a function, such as max: no space before its bracket
         if operator.text == "¯":
             operator.string = "\u203e"  # an overline, which is as wide as what is below it
         if operator.text == "∞":
             operator.name = "mi"
     for name in math.find_all("mi"):
-        whole = name.parent if name.parent.name in SCRIPTS and name.find_previous_sibling() is None else name  # with its index
-        after = whole.find_next_sibling()
+        indexed = name.parent.name in SCRIPTS and name.find_previous_sibling() is None
+        after = (name.parent if indexed else name).find_next_sibling()
         if name.text in FUNCTIONS and after is not None and after.text not in "(⌈":
-            whole.insert_after(parse('<mspace width="0.167em"></mspace>'))
+            after.insert_before(parse('<mspace width="0.167em"></mspace>'))
     math["alttext"] = tex
     return str(math)
 
@@ -56,7 +61,8 @@ def draw_formulas(main: Tag) -> bool:
     for span in formulas:
         display = "display" in span["class"]
         tex = re.sub(r"^\\[(\[]|\\[)\]]$", "", span.text.strip())
-        formula = parse(f'<span class="formula{" display" if display else ""}">{mathml(tex, display)}</span>').span
+        kind = "formula display" if display else "formula"
+        formula = parse(f'<span class="{kind}">{mathml(tex, display)}</span>').span
         span.replace_with(formula)
         if not display:
             keep_together(formula)
@@ -81,7 +87,7 @@ def keep_together(formula: Tag) -> None:
 # pictures
 
 def size_of_png(data: bytes) -> tuple[int, int]:
-    "Width and height at which a PNG picture is shown, in the pixels of CSS: those of its file, at the density that it says."
+    "Width and height of a PNG picture in the pixels of CSS, by the density that its file says."
     width, height = struct.unpack(">II", data[16:24])
     at = data.find(b"pHYs")
     density = struct.unpack(">I", data[at + 4:at + 8])[0] * 0.0254 / 96 if at > 0 else 1.0
@@ -89,14 +95,16 @@ def size_of_png(data: bytes) -> tuple[int, int]:
 
 
 def place_pictures(main: Tag, page: str, out: Path) -> None:
-    "Pictures that a notebook holds become files; each says its size, so that nothing moves when it arrives."
+    "Make files of a notebook's pictures, and give each its size: nothing moves when it arrives."
     lesson = posixpath.splitext(page)[0]
     for n, img in enumerate(main.find_all("img")):
         source = img.get("src", "")
         if source.startswith("data:image/png;base64,"):
             data = base64.b64decode(source.partition(",")[2])
             cell = img.find_parent(class_="cell")
-            name = f"figures/{lesson}/{cell['id'] if cell else 'figure'}{'' if cell and len(cell.find_all('img')) == 1 else f'-{n}'}.png"
+            alone = cell is not None and len(cell.find_all("img")) == 1
+            label = cell["id"] if cell else "figure"
+            name = f"figures/{lesson}/{label}{'' if alone else f'-{n}'}.png"
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(data)
             img["src"] = relative(name, page)
@@ -130,13 +138,13 @@ def mark_cells(main: Tag, module: str, source: str, public: dict[str, str]) -> N
             continue
         anchor = next((f"#{n}" for n in names if n in public), "")
         cell["class"] = [*cell["class"], "exported"]
-        label = parse(f'<p class="origin">{"".join(f"""<span id="def-{n}"></span>""" for n in names)}'
-                      f'<a href="reference/{module}.html{anchor}">annotated_mpnet.{module}</a></p>')
-        cell.insert(0, label)
+        anchors = "".join(f'<span id="def-{n}"></span>' for n in names)
+        link = f'<a href="reference/{module}.html{anchor}">annotated_mpnet.{module}</a>'
+        cell.insert(0, parse(f'<p class="origin">{anchors}{link}</p>'))
 
 
 def tidy_code(main: Tag) -> None:
-    "One element for each block of code; the copy button is added by the page's script, where it works."
+    "One element for each block of code; the page's script adds the copy button, where it works."
     for scaffold in main.select("div.code-copy-outer-scaffold"):
         for button in scaffold.find_all("button"):
             button.decompose()
@@ -144,11 +152,16 @@ def tidy_code(main: Tag) -> None:
     for pre in main.find_all("pre"):
         if pre.find_parent(class_="code") is None and pre.find_parent(class_="cell-output") is None:
             pre.wrap(element("div", "code"))
-        if "text" in pre.get("class", []):  # messages: each line begins at the margin and goes on indented
-            lines = html.escape(pre.text.rstrip("\n"), quote=False).splitlines(keepends=True)
-            unbroken = [re.sub(r"--[\w-]+", r'<span class="word">\g<0></span>', line) for line in lines]
-            pre.code.clear()
-            pre.code.append(parse("".join(f'<span class="line">{line}</span>' for line in unbroken)))
+        if "text" in pre.get("class", []):
+            frame_lines(pre)
+
+
+def frame_lines(pre: Tag) -> None:
+    "A message: each of its lines begins at the margin and goes on indented, arguments unbroken."
+    lines = html.escape(pre.text.rstrip("\n"), quote=False).splitlines(keepends=True)
+    unbroken = [re.sub(r"--[\w-]+", r'<span class="word">\g<0></span>', line) for line in lines]
+    pre.code.clear()
+    pre.code.append(parse("".join(f'<span class="line">{line}</span>' for line in unbroken)))
 
 
 def element(name: str, cls: str) -> Tag:
@@ -161,20 +174,23 @@ def element(name: str, cls: str) -> Tag:
 def keep_numbers(main: Tag) -> None:
     "No line ends between a number and its unit, or between `lesson` and its number."
     for text in main.find_all(string=True):
-        if type(text) is NavigableString and text.find_parent(["pre", "code", "math", "script", "style"]) is None:
+        untouched = text.find_parent(["pre", "code", "math", "script", "style"])
+        if type(text) is NavigableString and untouched is None:
             kept = re.sub(rf"(?<=\d) (?={UNITS})|(?<=\b[Ll]esson) (?=\d)", "\u00a0", text)
             if kept != text:
                 text.replace_with(kept)
 
 
 def break_code(code: Tag) -> None:
-    "Where a line may end in inline code: between the words of a command, and in long words after a dot, a slash or an underscore."
+    "Let inline code break between the words of a command, and in long words after a mark."
     text = code.text
     if len(text.strip()) <= LONGEST_WORD:
         code["class"] = ["word"]
-        if len(text) > LONGEST_PATH and re.fullmatch(r"[\w./ ]+", text) and code.find_parent("td") is not None:
+        path = len(text) > LONGEST_PATH and re.fullmatch(r"[\w./ ]+", text)
+        if path and code.find_parent("td") is not None:
+            places = r"(?<=/)(?=\w)|(?<=\.)(?=\w{4,})(?!ipynb|json|yaml)"
             code.clear()
-            code.append(parse(re.sub(r"(?<=/)(?=\w)|(?<=\.)(?=\w{4,})(?!ipynb|json|yaml)", "<wbr>", text)))
+            code.append(parse(re.sub(places, "<wbr>", text)))
         return
     words = re.split(r"( +)", text)
     code.clear()
@@ -188,24 +204,30 @@ def break_code(code: Tag) -> None:
 
 # tables, anchors, goals
 
+def mark_arguments(table: Tag, titles: list[str]) -> None:
+    "A table of arguments: its rows have anchors, its cells the titles of their columns."
+    # It is laid out as a grid, which takes the roles away.
+    table["class"], table["role"] = ["arguments"], "table"
+    for tag, role in ROLES.items():
+        for part in table.find_all(tag):
+            part["role"] = role
+    for row in table.select("tbody tr"):
+        if (anchor := row.find("a", id=True)) is not None:
+            row["id"] = anchor["id"]
+            anchor.decompose()
+        for title, cell in zip(titles, row.find_all("td")):
+            cell["data-title"] = title
+
+
 def frame_tables(main: Tag) -> None:
-    "Every table lies in a frame within which it can be scrolled; a row of arguments has an anchor, and its cells their titles."
+    "Put every table into a frame within which it can be scrolled."
     for table in main.find_all("table"):
         if not (table.parent.get("class") or []) == ["sd-table"]:
             table.wrap(element("div", "sd-table"))
         table.parent["class"] = ["table"]
         titles = [th.text.strip() for th in table.select("thead th")]
         if titles[:1] in (["Argument"], ["Field"]) and len(titles) == 4:
-            table["class"], table["role"] = ["arguments"], "table"  # laid out as a grid, which takes the roles away
-            for tag, role in (("tr", "row"), ("td", "cell"), ("th", "columnheader"), ("tbody", "rowgroup"), ("thead", "rowgroup")):
-                for part in table.find_all(tag):
-                    part["role"] = role
-            for row in table.select("tbody tr"):
-                if (anchor := row.find("a", id=True)) is not None:
-                    row["id"] = anchor["id"]
-                    anchor.decompose()
-                for title, cell in zip(titles, row.find_all("td")):
-                    cell["data-title"] = title
+            mark_arguments(table, titles)
         else:
             table["class"] = []
             for row in table.select("tbody tr"):
@@ -221,12 +243,15 @@ def link_headings(main: Tag) -> None:
         if section is None or not section.get("id"):
             continue
         heading.attrs = {}
-        heading.append(parse(f'<a class="anchor" href="#{section["id"]}" aria-label="Link to {html.escape(heading.text.strip(), quote=True)}">#</a>'))
+        label = html.escape(f"Link to {heading.text.strip()}", quote=True)
+        anchor = f'<a class="anchor" href="#{section["id"]}" aria-label="{label}">#</a>'
+        heading.append(parse(anchor))
 
 
 def frame_goals(main: Tag) -> None:
-    "What stands before a lesson's first code or section (goals, what to know first, time) in a frame of its own."
-    first = next((p for p in main.find_all("p", recursive=False) if p.text.startswith("What you will")), None)
+    "A frame around what a lesson begins with: goals, what to know first, time."
+    paragraphs = main.find_all("p", recursive=False)
+    first = next((p for p in paragraphs if p.text.startswith("What you will")), None)
     if first is None:
         return
     frame = element("div", "goals")
@@ -244,8 +269,13 @@ def fold_solutions(main: Tag) -> None:
 
 # names in backticks
 
-def link_names(main: Tag, page: str, module: str, names: dict[str, dict[str, str]], arguments: set[str]) -> None:
-    "Link each public name and each argument of the command that stands in backticks to where it is described."
+def link_names(main: Tag, # of the page
+               page: str, # its address
+               module: str, # that it is about, or nothing
+               names: dict[str, dict[str, str]], # `site_reference.names()`
+               arguments: set[str], # of the command
+              ) -> None:
+    "Link each public name and each argument in backticks to where it is described."
     owners: dict[str, list[str]] = {}
     for owner, own in names.items():
         for name in own:
@@ -270,12 +300,13 @@ def argument_target(text: str, arguments: set[str]) -> str | None:
 
 
 def name_target(text: str, module: str, owners: dict[str, list[str]]) -> str | None:
-    "Where a public name is described: first the one of the page's own module, else the only one of that name."
+    "Where a public name is described: that of the page's own module, else the only one."
     text = re.sub(r"\([^()]*\)$", "", text)
     dotted = re.fullmatch(r"annotated_mpnet\.(\w+)(?:\.([\w.]+))?", text)
     if dotted and any(dotted[1] in o for o in owners.values()):
         return f"reference/{dotted[1]}.html" + (f"#{dotted[2]}" if dotted[2] in owners else "")
-    if text not in owners:
+    having = owners.get(text, [])
+    if module not in having and len(having) != 1:
         return None
-    owner = module if module in owners[text] else owners[text][0] if len(owners[text]) == 1 else None
-    return f"reference/{owner}.html#{text}" if owner else None
+    owner = module if module in having else having[0]
+    return f"reference/{owner}.html#{text}"

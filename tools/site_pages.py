@@ -1,7 +1,8 @@
-"""Put the pages that are no notebooks beside those that are, in the folder that smalldocs or Quarto renders.
+"""Put the pages that are no notebooks beside those that are, in the folder that is rendered.
 
-`nbs/_quarto.yml` names this script as its `pre-render`, so that both renderers see the same site: the pages of docs/,
-the changelog, and the reference, made from the package's source.
+`nbs/_quarto.yml` names this script as its `pre-render`, so that both renderers (smalldocs and
+Quarto) see the same site: the pages of docs/, the changelog, and the reference, made from the
+package's source.
 """
 import json
 import re
@@ -15,6 +16,8 @@ import site_reference
 
 ROOT = Path(__file__).resolve().parents[1]
 PROC = ROOT / "_proc"
+# A version stands in brackets in the changelog, as in a link.
+VERSION = re.compile(r"^## \[(.+?)\](?: - (.+))?$", re.MULTILINE)
 
 
 def settings() -> dict[str, str]:
@@ -44,28 +47,32 @@ def write_reference(folder: Path) -> None:
 
 
 def write_guides(proc: Path) -> None:
-    "The pages of docs/, with title and sentence as the renderers want them, and links to notebooks as seen from the site."
-    shutil.copytree(ROOT / "docs", proc / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("assets"))
+    "The pages of docs/, with title and sentence as the renderers want them, and links mended."
+    assets = shutil.ignore_patterns("assets")
+    shutil.copytree(ROOT / "docs", proc / "docs", dirs_exist_ok=True, ignore=assets)
     shutil.copy(ROOT / "CHANGELOG.md", proc / "docs/changelog.md")
     for path in (proc / "docs").glob("*.md"):
         text = path.read_text(encoding="utf-8")
-        if path.stem == "changelog":  # versions stand in brackets there, as in a link
-            text = re.sub(r"^## \[(.+?)\](?: - (.+))?$", lambda m: f"## {m[1]}" + (f", {m[2]}" if m[2] else ""), text, flags=re.MULTILINE)
+        if path.stem == "changelog":
+            text = VERSION.sub(lambda m: f"## {m[1]}" + (f", {m[2]}" if m[2] else ""), text)
         head = re.match(r"# (.+)\n+> (.+)\n", text)
         if head:
-            text = f"---\ntitle: {json.dumps(head[1])}\ndescription: {json.dumps(head[2])}\n---\n{text[head.end():]}"
+            title, description = json.dumps(head[1]), json.dumps(head[2])
+            top = f"---\ntitle: {title}\ndescription: {description}\n---\n"
+            text = top + text[head.end():]
+        # Notebooks lie beside the pages on the site.
         path.write_text(text.replace("](../nbs/", "](../"), encoding="utf-8")
-    shutil.move(proc / "docs/404.md", proc / "404.md")  # shown at any address, so it lies at the root
+    shutil.move(proc / "docs/404.md", proc / "404.md")  # at the root: shown at any address
 
 
 def mend_links(proc: Path) -> None:
-    "Links of the notebooks as seen from the site: docs/ lies beside them, and names in backticks are linked later, all alike."
+    "Links of the notebooks as seen from the site, beside docs/; names are linked later, all alike."
     values = settings()
     site = re.escape(f"{values['doc_host']}{values['doc_baseurl']}/")
     for path in proc.glob("*.ipynb"):
         text = path.read_text(encoding="utf-8")
         text = re.sub(rf"\[(`[^`\]]+`)\]\({site}[^)]*\)", r"\1", text)
-        text = re.sub(r'"output-file: [^"]*",\s*', "", text)  # pages keep the names of their notebooks
+        text = re.sub(r'"output-file: [^"]*",\s*', "", text)  # pages are named like their notebooks
         path.write_text(text.replace("](../docs/", "](docs/"), encoding="utf-8")
 
 

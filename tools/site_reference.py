@@ -1,7 +1,8 @@
-"""The site's reference: each module of the package as a Markdown page, read from its source and never imported.
+"""The site's reference: each module of the package as a Markdown page, read and never imported.
 
-Signatures, docstrings and the comment beside each parameter are what the notebooks export. A public name is one of
-`__all__`, and its page and anchor are in `names()`, by which the site links it wherever it is named in backticks.
+Signatures, docstrings and the comment beside each parameter are what the notebooks export. A
+public name is one of `__all__`, and its page and anchor are in `names()`, by which the site links
+it wherever it is named in backticks.
 """
 import ast
 import io
@@ -14,6 +15,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "annotated_mpnet"
 LONGEST_VALUE = 24  # lines of a constant that are shown
 LONGEST_CALL = 60  # characters of a signature on one line
+COLUMNS = ["Type", "Default", "Meaning"]  # of an argument or a field
+OVERVIEW = """\
+---
+title: The package
+description: Every public name of the package, module by module, in the order of the lessons.
+---
+
+The [arguments of the command](../docs/configuration.md) have a page of their own. \
+A name in backticks, anywhere on this site, leads here.
+"""
 
 
 def lessons() -> dict[str, Path]:
@@ -28,15 +39,28 @@ def lessons() -> dict[str, Path]:
 def public(tree: ast.Module) -> list[tuple[str, ast.stmt]]:
     "The names of `__all__` and the statements that define them, in the order of the source."
     wanted = next((ast.literal_eval(s.value) for s in tree.body if "__all__" in defined(s)), [])
-    return [(name, s) for s in tree.body for name in defined(s) if name in wanted and name != "logger"]
+    wanted = {name for name in wanted if name != "logger"}
+    return [(name, s) for s in tree.body for name in defined(s) if name in wanted]
 
 
 def defined(statement: ast.stmt) -> list[str]:
     "The names that a statement defines."
     if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
         return [statement.name]
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target] if isinstance(statement, ast.AnnAssign) else []
-    return [name.id for target in targets for name in (target.elts if isinstance(target, ast.Tuple) else [target]) if isinstance(name, ast.Name)]
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign):
+        targets = [statement.target]
+    else:
+        return []
+    parts = [part for target in targets
+             for part in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    return [part.id for part in parts if isinstance(part, ast.Name)]
+
+
+def source_of(module: str) -> str:
+    "The text of a module."
+    return (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
 
 
 def methods(cls: ast.ClassDef) -> list[ast.FunctionDef]:
@@ -50,7 +74,7 @@ def names() -> dict[str, dict[str, str]]:
     found = {}
     for module in lessons():
         own = {}
-        for name, statement in public(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        for name, statement in public(ast.parse(source_of(module))):
             own[name] = name
             if isinstance(statement, ast.ClassDef):
                 own |= {f"{name}.{m.name}": f"{name}.{m.name}" for m in methods(statement)}
@@ -84,20 +108,26 @@ def signature(function: ast.FunctionDef, name: str) -> str:
     parts = []
     for arg, default, stars in arguments(function):
         kind = f": {ast.unparse(arg.annotation)}" if arg.annotation else ""
-        value = f" = {ast.unparse(default)}" if default and kind else f"={ast.unparse(default)}" if default else ""
+        equals = " = " if kind else "="
+        value = f"{equals}{ast.unparse(default)}" if default else ""
         parts.append(f"{stars}{arg.arg}{kind}{value}")
     if function.args.kwonlyargs and not function.args.vararg:
         parts.insert(len(parts) - len(function.args.kwonlyargs) - bool(function.args.kwarg), "*")
     end = f" -> {ast.unparse(function.returns)}" if function.returns else ""
     line = f"{name}({', '.join(parts)}){end}"
-    return line if len(line) <= LONGEST_CALL or not parts else f"{name}(\n    " + ",\n    ".join(parts) + f",\n){end}"
+    if len(line) <= LONGEST_CALL or not parts:
+        return line
+    return f"{name}(\n    " + ",\n    ".join(parts) + f",\n){end}"
 
 
 def prose(text: str) -> str:
-    "Words of a docstring or a comment as Markdown: what isn't in backticks stands for itself, an argument of the command is code."
-    parts = re.split(r"(`[^`]*`)", text)
-    named = [part for p in parts for part in ([p] if p.startswith("`") else re.split(r"((?<![\w-])--[a-z][\w-]*)", p))]
-    return "".join(p if p.startswith("`") else f"`{p}`" if re.match("--[a-z]", p) else escaped(p) for p in named)
+    "Words of a docstring or a comment as Markdown, with the arguments of the command as code."
+    def shown(part: str) -> str:
+        if part.startswith("`"):
+            return part
+        return f"`{part}`" if re.match("--[a-z]", part) else escaped(part)
+
+    return "".join(map(shown, re.split(r"(`[^`]*`|(?<![\w-])--[a-z][\w-]*)", text)))
 
 
 def escaped(text: str) -> str:
@@ -111,9 +141,13 @@ def code(text: str) -> str:
 
 
 def of_one_argument(comment: str, names: list[str]) -> tuple[dict[str, str], str]:
-    "What the comment beside a definition of one line says of an argument (`n: of ...`, or `of ...` where there is one), and what is left of it."
-    if named := re.match(rf"({'|'.join(map(re.escape, names))}): (.+)", comment) if names and comment else None:
-        return {named[1]: named[2]}, ""
+    """What the comment beside a definition of one line says of an argument, and what is left of it.
+
+    It says it as `n: of ...`, or as `of ...` where there is one argument.
+    """
+    argument, _, meaning = comment.partition(": ")
+    if argument in names and meaning:
+        return {argument: meaning}, ""
     if len(names) == 1 and comment.startswith("of "):
         meaning, _, gives = comment.partition(" -> ")
         return {names[0]: meaning}, gives
@@ -122,51 +156,78 @@ def of_one_argument(comment: str, names: list[str]) -> tuple[dict[str, str], str
 
 def table(function: ast.FunctionDef, said: dict[int, str]) -> str:
     "The arguments of a function with the comment beside each, and what it returns."
-    ends = [(default or arg).end_lineno for arg, default, _ in arguments(function)]
-    given = function.returns if function.returns is not None and ast.unparse(function.returns) != "None" else None
+    args = arguments(function)
+    ends = [(default or arg).end_lineno for arg, default, _ in args]
+    given = function.returns
+    if given is not None and ast.unparse(given) == "None":
+        given = None
     on_one_line = said.get(function.lineno, "") if ends and function.lineno == max(ends) else ""
-    own, on_one_line = of_one_argument(on_one_line, [arg.arg for arg, *_ in arguments(function)])
+    own, on_one_line = of_one_argument(on_one_line, [arg.arg for arg, *_ in args])
+    of_returned = on_one_line and (given or on_one_line.startswith("->"))
     rows = []
-    for (arg, default, stars), end in zip(arguments(function), ends):
-        kind = ast.unparse(arg.annotation) if arg.annotation else ""
-        shared = ends.count(end) > 1 and end == function.lineno or on_one_line and (given or on_one_line.startswith("->"))
-        meaning = own.get(arg.arg, "" if shared or own else said.get(end, ""))
-        rows.append((code(stars + arg.arg), code(kind), code(ast.unparse(default)) if default else "", meaning))
+    for (arg, default, stars), end in zip(args, ends):
+        shared = ends.count(end) > 1 and end == function.lineno
+        beside = "" if shared or of_returned or own else said.get(end, "")
+        rows.append([code(stars + arg.arg), unparsed(arg.annotation), unparsed(default),
+                     own.get(arg.arg, beside)])
     if given:
-        rows.append(("*returns*", code(ast.unparse(given)), "", on_one_line if own else said.get(given.end_lineno, "")))
+        meaning = on_one_line if own else said.get(given.end_lineno, "")
+        rows.append(["*returns*", unparsed(given), "", meaning])
     elif on_one_line.startswith("->"):
-        rows.append(("*returns*", "", "", on_one_line[2:].strip()))
+        rows.append(["*returns*", "", "", on_one_line[2:].strip()])
+    return markdown_table("Argument", rows)
+
+
+def unparsed(node: ast.expr | None) -> str:
+    "An expression as code; empty where there is none."
+    return code(ast.unparse(node)) if node else ""
+
+
+def markdown_table(of: str, rows: list[list[str]]) -> str:
+    "A table of arguments or fields in Markdown; empty where none has a meaning."
     if not any(meaning for *_, meaning in rows):
         return ""
-    cells = ["| " + " | ".join((*row[:3], prose(row[3]))) + " |" for row in rows]
-    return "\n".join(["| Argument | Type | Default | Meaning |", "| --- | --- | --- | --- |", *cells]) + "\n"
+    cells = [[of, *COLUMNS], ["---"] * 4, *([*row[:3], prose(row[3])] for row in rows)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 def fields_table(cls: ast.ClassDef, said: dict[int, str]) -> str:
     "The fields of a dataclass with the comment beside each."
-    fields = [s for s in cls.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
-    if not fields or not any(said.get(f.end_lineno) for f in fields):
-        return ""
-    rows = [(code(f.target.id), code(ast.unparse(f.annotation)), code(ast.unparse(f.value)) if f.value else "", prose(said.get(f.end_lineno, ""))) for f in fields]
-    return "\n".join(["| Field | Type | Default | Meaning |", "| --- | --- | --- | --- |", *("| " + " | ".join(r) + " |" for r in rows)]) + "\n"
+    annotated = [s for s in cls.body if isinstance(s, ast.AnnAssign)]
+    fields = [f for f in annotated if isinstance(f.target, ast.Name)]
+    return markdown_table("Field", [[code(f.target.id), unparsed(f.annotation), unparsed(f.value),
+                                     said.get(f.end_lineno, "")] for f in fields])
 
 
-def entry(function: ast.FunctionDef, title: str, level: int, said: dict[int, str], source: str) -> list[str]:
+def entry(function: ast.FunctionDef,
+          title: str, # its name; a method as `Class.method`
+          level: int, # of its heading
+          said: dict[int, str], # the comment of each line
+          source: str, # links to where it is defined
+         ) -> list[str]:
     "A function or method: heading, signature, what it does, its arguments."
-    doc = ast.get_docstring(function) or ""
-    return [f"{'#' * level} {escaped(title)} {{#{title}}}\n", f"```python\n{signature(function, title)}\n```\n", prose(doc) + "\n", table(function, said), source]
+    return [f"{'#' * level} {escaped(title)} {{#{title}}}\n",
+            f"```python\n{signature(function, title)}\n```\n",
+            prose(ast.get_docstring(function) or "") + "\n",
+            table(function, said),
+            source]
 
 
 def class_entry(cls: ast.ClassDef, said: dict[int, str], source: str) -> list[str]:
     "A class: what it is made with, its fields or arguments, and its public methods."
-    made = next((m for m in cls.body if isinstance(m, ast.FunctionDef) and m.name == "__init__"), None)
+    functions = (m for m in cls.body if isinstance(m, ast.FunctionDef))
+    made = next((m for m in functions if m.name == "__init__"), None)
     bases = ", ".join(ast.unparse(b) for b in cls.bases)
-    head = signature(made, cls.name) if made else f"class {cls.name}" + (f"({bases})" if bases else "")
-    pieces = [f"## {escaped(cls.name)} {{#{cls.name}}}\n", f"```python\n{head}\n```\n", prose(ast.get_docstring(cls) or "") + "\n"]
-    pieces += [table(made, said) if made else fields_table(cls, said)]
+    plain = f"class {cls.name}({bases})" if bases else f"class {cls.name}"
+    head = signature(made, cls.name) if made else plain
+    pieces = [f"## {escaped(cls.name)} {{#{cls.name}}}\n",
+              f"```python\n{head}\n```\n",
+              prose(ast.get_docstring(cls) or "") + "\n",
+              table(made, said) if made else fields_table(cls, said)]
     if cls.name == "PretrainConfig":
-        pieces += ["Its fields, with meaning and default, are the [arguments of the command](../docs/configuration.md).\n"]
-    pieces += [source]
+        pieces.append("Its fields, with meaning and default, are the "
+                      "[arguments of the command](../docs/configuration.md).\n")
+    pieces.append(source)
     for method in methods(cls):
         pieces += entry(method, f"{cls.name}.{method.name}", 3, said, "")
     return pieces
@@ -175,23 +236,25 @@ def class_entry(cls: ast.ClassDef, said: dict[int, str], source: str) -> list[st
 def constant_entry(name: str, statement: ast.stmt, lines: list[str], source: str) -> list[str]:
     "A constant, as it is written."
     text = textwrap.dedent("\n".join(lines[statement.lineno - 1:statement.end_lineno]))
-    names = defined(statement)
-    if len(names) > 1 and isinstance(statement.value, ast.Tuple) and len(statement.value.elts) == len(names):
-        text = f"{name} = {ast.unparse(statement.value.elts[names.index(name)])}"
+    names, value = defined(statement), statement.value
+    if len(names) > 1 and isinstance(value, ast.Tuple) and len(value.elts) == len(names):
+        text = f"{name} = {ast.unparse(value.elts[names.index(name)])}"
     shown = text.split("\n")
     if len(shown) > LONGEST_VALUE:
         shown = [*shown[:LONGEST_VALUE], "..."]
-    return [f"## {escaped(name)} {{#{name}}}\n", "```python\n" + "\n".join(shown) + "\n```\n", source]
+    lines_shown = "\n".join(shown)
+    return [f"## {escaped(name)} {{#{name}}}\n", f"```python\n{lines_shown}\n```\n", source]
 
 
 def module_page(module: str, title: str, lesson: str, repository: str) -> str:
     "The reference page of one module, in Markdown."
-    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    source = source_of(module)
     tree, said, lines = ast.parse(source), comments(source), source.splitlines()
     summary = ast.get_docstring(tree) or ""
     order = list(lessons()).index(module) + 1
     pieces = [f"---\ntitle: {module}\norder: {order}\ndescription: >-\n  {summary}\n---\n",
-              f"Module `annotated_mpnet.{module}`, built and explained in [{title}](../{lesson}).\n"]
+              f"Module `annotated_mpnet.{module}`, "
+              f"built and explained in [{title}](../{lesson}).\n"]
     for name, statement in public(tree):
         links = f"[source]({repository}/annotated_mpnet/{module}.py#L{statement.lineno})"
         if not isinstance(statement, ast.Assign):
@@ -208,10 +271,13 @@ def module_page(module: str, title: str, lesson: str, repository: str) -> str:
 
 def index_page(titles: dict[str, str]) -> str:
     "The overview: every module with its public names."
-    pieces = ["---\ntitle: The package\ndescription: Every public name of the package, module by module, in the order of the lessons.\n---\n",
-              "The [arguments of the command](../docs/configuration.md) have a page of their own. A name in backticks, anywhere on this site, leads here.\n"]
+    pieces = [OVERVIEW]
     for module, own in names().items():
-        summary = ast.get_docstring(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))) or ""
-        links = ", ".join(f"[`{name}`]({module}.md#{anchor})" for name, anchor in own.items() if "." not in name)
-        pieces += [f"## [{escaped(module)}]({module}.md) {{#{module}}}\n", f"{prose(summary)} ([{titles[module]}](../{lessons()[module].name}))\n", f"::: {{.names}}\n{links}\n:::\n"]
+        summary = ast.get_docstring(ast.parse(source_of(module))) or ""
+        links = ", ".join(f"[`{name}`]({module}.md#{anchor})"
+                          for name, anchor in own.items() if "." not in name)
+        lesson = f"[{titles[module]}](../{lessons()[module].name})"
+        pieces += [f"## [{escaped(module)}]({module}.md) {{#{module}}}\n",
+                   f"{prose(summary)} ({lesson})\n",
+                   f"::: {{.names}}\n{links}\n:::\n"]
     return "\n".join(pieces)

@@ -1,4 +1,4 @@
-"""The site's search index: an entry for each section, each public name and each argument, as one file of JavaScript.
+"""The site's search index: an entry for each section, public name and argument, in JavaScript.
 
 A script and not JSON, so that search also works on pages that are opened from a folder.
 """
@@ -15,25 +15,34 @@ def words(element: Tag) -> str:
     return re.sub(r"\s+", " ", element.get_text(" ")).strip()
 
 
+def entry(url: str, title: str, heading: str, kind: str, text: str, terms: list[str]) -> dict:
+    "An entry, under the short names that the site's script reads."
+    return {"u": url, "t": title, "h": heading, "k": kind, "x": text, "e": terms}
+
+
 def sections(main: Tag, url: str, title: str, kind: str) -> list[dict]:
-    "An entry for what stands before the first heading, and one for each section without the sections within it."
+    "An entry for what stands before the first heading, and one for each section by itself."
     found = []
     for section in [main, *main.find_all("section")]:
-        inner = section.find_all("section", recursive=False) if section is not main else main.find_all("section")
-        heading = section.find(["h2", "h3", "h4"], recursive=False) if section is not main else None
-        parts = [c for c in section.children if isinstance(c, Tag) and c not in inner and c is not heading]
+        whole = section is main
+        inner = section.find_all("section", recursive=whole)
+        heading = None if whole else section.find(["h2", "h3", "h4"], recursive=False)
+        tags = (c for c in section.children if isinstance(c, Tag))
+        parts = [c for c in tags if c not in inner and c is not heading]
         text = " ".join(words(p) for p in parts)
-        terms = sorted({words(t).lower() for p in parts for t in p.find_all(["em", "strong"]) if len(words(t)) < 40})
+        emphasized = (words(t).lower() for p in parts for t in p.find_all(["em", "strong"]))
+        terms = sorted({term for term in emphasized if len(term) < 40})
         name = words(heading).removesuffix("#").strip() if heading else ""
-        anchor = f"#{section['id']}" if section is not main else ""
-        found.append({"u": url + anchor, "t": title, "h": name, "k": kind, "x": text[:LONGEST], "e": terms})
+        anchor = "" if whole else f"#{section['id']}"
+        found.append(entry(url + anchor, title, name, kind, text[:LONGEST], terms))
     return found
 
 
 def argument_entries(main: Tag, url: str) -> list[dict]:
     "An entry for each row of the tables of arguments."
-    rows = main.select("table.arguments tbody tr[id]")
-    return [{"u": f"{url}#{row['id']}", "t": "Configuration", "h": f"--{row['id']}", "k": "argument", "x": words(row), "e": []} for row in rows]
+    rows = {row["id"]: words(row) for row in main.select("table.arguments tbody tr[id]")}
+    return [entry(f"{url}#{name}", "Configuration", f"--{name}", "argument", text, [])
+            for name, text in rows.items()]
 
 
 def write(entries: list[dict]) -> str:

@@ -1,4 +1,4 @@
-"""Write the second half of docs/teachers.md, what every lesson says of itself: goals, time and exercises."""
+"""Write the second half of docs/teachers.md: the goals, time and exercises of every lesson."""
 import re
 
 import lessons
@@ -30,11 +30,16 @@ def numbered(exercise: str) -> str:
 
 def section(lesson: lessons.Lesson) -> str:
     "One lesson."
-    head = (f"### {lesson.number} [{lesson.title}](../nbs/{lesson.path.name})\n\n{lesson.purpose}\n\n"
-            f"{lesson.time[0].upper()}{lesson.time[1:]}; {count(len(lesson.figures), 'figure')}, {count(len(lesson.exercises), 'exercise')}. "
-            f"Know first: {lesson.first}\n\nAfter it, students can\n\n")
-    goals = "".join(f"- {lower(goal)}{';' if n < len(lesson.goals) else '.'}\n" for n, goal in enumerate(lesson.goals, 1))
-    return rebase(head + goals + "\nExercises:\n\n" + "".join(numbered(text) for text in lesson.exercises))
+    title = f"### {lesson.number} [{lesson.title}](../nbs/{lesson.path.name})"
+    time = lesson.time[0].upper() + lesson.time[1:]
+    figures = count(len(lesson.figures), "figure")
+    exercises = count(len(lesson.exercises), "exercise")
+    head = (f"{title}\n\n{lesson.purpose}\n\n"
+            f"{time}; {figures}, {exercises}. Know first: {lesson.first}\n\n"
+            "After it, students can\n\n")
+    goals = ";\n".join(f"- {lower(goal)}" for goal in lesson.goals) + ".\n"
+    tasks = "".join(map(numbered, lesson.exercises))
+    return rebase(f"{head}{goals}\nExercises:\n\n{tasks}")
 
 
 def page() -> str:
@@ -43,9 +48,10 @@ def page() -> str:
     if not mark:
         raise ValueError(f"{PAGE.name} lacks the line {MARK.strip()}")
     read = lessons.read_all()
-    total = sum(lesson.minutes for lesson in read)
-    return (written + mark + f"\n{count(len(read), 'lesson').capitalize()}, {total // 60} hours and {total % 60} minutes of reading.\n\n"
-            + "\n".join(map(section, read)))
+    hours, minutes = divmod(sum(lesson.minutes for lesson in read), 60)
+    lessons_ = count(len(read), "lesson").capitalize()
+    total = f"{lessons_}, {hours} hours and {minutes} minutes of reading."
+    return f"{written}{mark}\n{total}\n\n" + "\n".join(map(section, read))
 
 
 if __name__ == "__main__":
