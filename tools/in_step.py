@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 
+import house
 import lessons
 import readme
 import teachers_page
@@ -208,7 +209,14 @@ def teachers_current() -> list[str]:
                     if not (link[1:] in anchors if link.startswith("#") else (ROOT / "docs" / link.split("#")[0]).exists())]
 
 
-CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current, teachers_current)
+def house_current() -> list[str]:
+    "docs/images/house.svg shows the imports of the package as they are."
+    picture = house.PICTURE.read_text(encoding="utf-8") if house.PICTURE.exists() else ""
+    name = house.PICTURE.relative_to(house.ROOT)
+    return [] if picture == house.picture() else [f"{name} is not what the imports say: {MEND}"]
+
+
+CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current, teachers_current, house_current)
 
 
 def main() -> int:

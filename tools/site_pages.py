@@ -43,6 +43,13 @@ def write_reference(folder: Path) -> None:
     (folder / "index.md").write_text(site_reference.index_page(titles), encoding="utf-8")
 
 
+def link_root_files(text: str) -> str:
+    "Links to files at the root, such as ../CITATION.cff, are no pages: they lead to the repository."
+    values = settings()
+    repository = f"{values['git_url']}/blob/{values['branch']}"
+    return re.sub(r"\]\(\.\./([A-Z_]+\.(?:md|cff))(?=[)#])", rf"]({repository}/\1", text)
+
+
 def write_guides(proc: Path) -> None:
     "The pages of docs/, with title and sentence as the renderers want them, and links to notebooks as seen from the site."
     shutil.copytree(ROOT / "docs", proc / "docs", dirs_exist_ok=True, ignore=shutil.ignore_patterns("assets"))
@@ -54,7 +61,7 @@ def write_guides(proc: Path) -> None:
         head = re.match(r"# (.+)\n+> (.+)\n", text)
         if head:
             text = f"---\ntitle: {json.dumps(head[1])}\ndescription: {json.dumps(head[2])}\n---\n{text[head.end():]}"
-        path.write_text(text.replace("](../nbs/", "](../"), encoding="utf-8")
+        path.write_text(link_root_files(text).replace("](../nbs/", "](../"), encoding="utf-8")
     shutil.move(proc / "docs/404.md", proc / "404.md")  # shown at any address, so it lies at the root
 
 
@@ -66,7 +73,7 @@ def mend_links(proc: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = re.sub(rf"\[(`[^`\]]+`)\]\({site}[^)]*\)", r"\1", text)
         text = re.sub(r'"output-file: [^"]*",\s*', "", text)  # pages keep the names of their notebooks
-        path.write_text(text.replace("](../docs/", "](docs/"), encoding="utf-8")
+        path.write_text(link_root_files(text).replace("](../docs/", "](docs/"), encoding="utf-8")
 
 
 def main(proc: Path = PROC) -> None:
