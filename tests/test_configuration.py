@@ -450,7 +450,7 @@ def test_sources(caplog):
     assert not caplog.records
     both = check(parse_args(["--dataset-name", "some/texts", *files]))
     assert (both.dataset_name, both.train_dir, both.valid_file, both.test_file) == ("some/texts", None, None, None)
-    assert "--dataset-name some/texts is used; --train-dir and --valid-file and --test-file left out" in caplog.text
+    assert "--dataset-name some/texts is used; --train-dir and --valid-file and --test-file ignored" in caplog.text
 
 
 def test_a_file_in_the_way(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
 PARTS = ("nbs", "docs", "tools", "annotated_mpnet", "settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
-WIDTHS = {"phone": 390, "desk": 1280}
+WIDTHS = {"phone": 390, "desk": 1300}
 AXE = ROOT / "tests/fixtures/axe/axe.min.js"
 KINDS = ("index.html", LESSONS[5], "docs/configuration.html", "docs/training.html", "reference/attention.html", "404.html")  # of pages
 SERIOUS = ("serious", "critical")  # the impacts of axe-core that fail
@@ -344,6 +344,29 @@ LOOK = """async () => {
 }"""
 
 
+# What doesn't fit, with all that is folded open: blocks that have to be pushed sideways; what reaches beyond the page and
+# lies in nothing that scrolls; words that are cut off.
+FIT = """() => {
+  const folded = [...document.querySelectorAll("article details:not([open])")];
+  for (const details of folded) details.open = true;
+  const style = e => getComputedStyle(e), box = e => e.getBoundingClientRect();
+  const shown = e => box(e).width > 1 && box(e).height > 1 && !e.closest(".skip");
+  const scrolls = e => e !== null && (["auto", "scroll"].includes(style(e).overflowX) || scrolls(e.parentElement));
+  const name = e => `${e.localName}.${e.className.baseVal ?? e.className}: ${e.textContent.trim().slice(0, 60)}`;
+  const longest = e => e.textContent.split("\\n").reduce((a, b) => [...b].length > [...a].length ? b : a, "");
+  const all = [...document.querySelectorAll("body *:not(pre *)")].filter(shown);
+  const found = {
+    sideways: [...document.querySelectorAll("article :is(pre, .cell-output, .cell-output-display)")]
+      .filter(e => shown(e) && e.scrollWidth > e.clientWidth + 1).map(e => `${[...longest(e)].length} columns: ${longest(e).trim()}`),
+    beyond: all.filter(e => (box(e).right > innerWidth + 1 || box(e).left < -1) && !scrolls(e)).map(name),
+    cut: all.filter(e => ["hidden", "clip"].includes(style(e).overflowX) && e.scrollWidth > e.clientWidth + 1
+      && style(e).textOverflow !== "ellipsis" && e.textContent.trim()).map(name),
+  };
+  for (const details of folded) details.open = false;
+  return found;
+}"""
+
+
 @pytest.fixture(scope="module")
 def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
     "What a reader meets on every page at both widths: errors, requests, links, formulas, pictures, and on a desk what axe-core finds."
@@ -358,7 +381,8 @@ def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
         for url in pages:
             errors.clear(), requests.clear()
             page.goto(base + url)
-            found[url, kind] = page.evaluate(LOOK) | {"errors": list(errors), "requests": list(requests)}
+            look = page.evaluate(f"async () => ({{...await ({LOOK})(), ...({FIT})()}})")
+            found[url, kind] = look | {"errors": list(errors), "requests": list(requests)}
             if kind == "desk":                              # at last: it changes the page
                 found[url, kind]["violations"] = violations(page, url in KINDS)
         page.close()
@@ -424,6 +448,16 @@ def test_no_gap_behind_a_root(seen):
 
 def test_no_horizontal_scrolling(seen):
     assert {key: look["wide"] for key, look in seen.items() if look["wide"] > 0} == {}
+
+
+def test_code_and_outputs_fit_on_a_desk(seen):
+    "A line of 100 columns is read without pushing it sideways."
+    wide = {url: look["sideways"] for (url, kind), look in seen.items() if kind == "desk"}
+    assert {url: lines for url, lines in wide.items() if lines} == {}
+
+
+def test_nothing_is_cut_off(seen):
+    assert said(seen, "beyond") == said(seen, "cut") == {}
 
 
 def test_landmarks(seen):

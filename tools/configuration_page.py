@@ -31,7 +31,7 @@ EXAMPLES = {  # title -> why, and the commands
         "Recomputing activations saves more.",
         "pretrain-mpnet --batch-size 8 --update-freq 16 --gradient-checkpointing"),
     "A run that can be resumed": (
-        "Save all that is needed to go on; then go on, from the newest checkpoint or from one "
+        "Save all that is needed to resume; then resume, from the newest checkpoint or from one "
         "that you name.",
         "pretrain-mpnet --save-optimizer-state --checkpoint-interval 2500\n"
         "pretrain-mpnet --save-optimizer-state --checkpoint-interval 2500 --resume\n"

@@ -1,4 +1,4 @@
-"""Write docs/images/house.svg: the rooms of the package, and how often one imports another."""
+"""The picture docs/images/house.svg: the rooms of the package, and how often one imports another."""
 import ast
 import html
 import re
@@ -179,8 +179,3 @@ def picture(root: Path = ROOT) -> str:
         parts.append(words(stairs + (n + 0.5) * STAIRS, top + 12, column, "middle soft"))
     width = stairs + len(rooms) * STAIRS + MARGIN
     return framed(width, top + 24, told(rooms, imports), parts)
-
-
-if __name__ == "__main__":
-    PICTURE.write_text(picture(), encoding="utf-8")
-    print(f"wrote {PICTURE.relative_to(ROOT)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 
+import architecture_page
 import house
 import lessons
 import readme
@@ -209,14 +210,15 @@ def teachers_current() -> list[str]:
                     if not (link[1:] in anchors if link.startswith("#") else (ROOT / "docs" / link.split("#")[0]).exists())]
 
 
-def house_current() -> list[str]:
-    "docs/images/house.svg shows the imports of the package as they are."
-    picture = house.PICTURE.read_text(encoding="utf-8") if house.PICTURE.exists() else ""
-    name = house.PICTURE.relative_to(house.ROOT)
-    return [] if picture == house.picture() else [f"{name} is not what the imports say: {MEND}"]
+def architecture_current() -> list[str]:
+    "docs/architecture.md names the modules with what their lessons say, and its picture shows their imports."
+    made = {architecture_page.PAGE: architecture_page.page(), house.PICTURE: house.picture()}
+    stale = [p for p, text in made.items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    return [f"{p.relative_to(house.ROOT)} is not what the package says: {MEND}" for p in stale]
 
 
-CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current, teachers_current, house_current)
+CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current, teachers_current,
+          architecture_current)
 
 
 def main() -> int:

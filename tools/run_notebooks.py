@@ -50,7 +50,7 @@ def main(prefixes: list[str]) -> int:
             failed += 1
             print(error, flush=True)
     subprocess.run([BIN / "nbdev_clean"], cwd=ROOT, check=True)
-    for script in ("readme.py", "configuration_page.py", "teachers_page.py", "house.py"):
+    for script in ("readme.py", "configuration_page.py", "teachers_page.py", "architecture_page.py"):
         failed += subprocess.run([sys.executable, ROOT / "tools" / script], cwd=ROOT).returncode != 0
     return int(failed > 0)
 
