@@ -128,7 +128,7 @@ def test_page_lists_the_demos_defaults():
 
 
 def page_commands() -> list[list[str]]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.S)
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text().replace("\\\n", ""), re.S)
     return [shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("pretrain-mpnet")]
 
 

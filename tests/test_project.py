@@ -166,56 +166,66 @@ def test_a_module_edited_by_hand_is_found(tmp_path, monkeypatch):
 
 def targets() -> set[str]:
     "What can be said after `make`."
-    return set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][\w-]*):", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "README.md", "docs/contributing.md"])
+@pytest.mark.parametrize("name", [
+    "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "README.md", "docs/contributing.md"])
 def test_papers_name_commands_and_files_that_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", text, re.MULTILINE)) <= targets()
     links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", readme.FENCED.sub("", text))
-    tools = re.findall(r"\b((?:tools|tests)/\w+\.py)", text)
     missing = [link for link in links if not ((ROOT / name).parent / link).exists()]
-    assert missing + [tool for tool in tools if not (ROOT / tool).exists()] == []
+    scripts = re.findall(r"\b(?:tools|tests)/\w+\.py", text)
+    assert missing + [script for script in scripts if not (ROOT / script).exists()] == []
 
 
 def test_contributing_names_every_step_of_a_change():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert {"test", "notebooks", "docs"} <= set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE))
-    assert "nbdev_install_hooks" in text and "*.ipynb merge=nbdev-merge" in (ROOT / ".gitattributes").read_text().split("\n")
+    assert "nbdev_install_hooks" in text
+    attributes = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert "*.ipynb merge=nbdev-merge" in attributes
 
 
 def test_workflows_call_what_exists():
     for path in (ROOT / ".github/workflows").glob("*.yml"):
-        steps = [step.get("run", "") for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values() for step in job["steps"]]
-        called = "\n".join(steps)
-        assert {t for t in re.findall(r"\bmake ([a-z][\w-]*)", called)} <= targets(), path.name
-        assert [f for f in re.findall(r"\btools/\w+\.py", called) if not (ROOT / f).exists()] == [], path.name
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+        called = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
+        assert set(re.findall(r"\bmake ([a-z][\w-]*)", called)) <= targets(), path.name
+        scripts = re.findall(r"\btools/\w+\.py", called)
+        assert [s for s in scripts if not (ROOT / s).exists()] == [], path.name
 
 
 def test_issue_forms_have_the_parts_that_the_host_asks_for():
-    forms = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")) if p.stem != "config"]
+    files = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    forms = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in files if p.stem != "config"]
     assert [form["name"] for form in forms] == ["A fault", "A question or a wish"]
     for form in forms:
         fields = [part for part in form["body"] if part["type"] != "markdown"]
         assert form["description"] and len({f["id"] for f in fields}) == len(fields)
-        assert all(f["attributes"]["label"] for f in fields) and fields[0]["validations"]["required"] is True
+        assert all(f["attributes"]["label"] for f in fields)
+        assert fields[0]["validations"]["required"] is True
 
 
 def test_citation_agrees_with_the_settings():
     cited = release_notes.citation()
     assert cited["version"] == release_notes.settings_version() == setting("version")[0]
-    assert cited["repository-code"] == setting("git_url")[0] and cited["license"] == setting("license")[0].upper()
+    assert cited["repository-code"] == setting("git_url")[0]
+    assert cited["license"] == setting("license")[0].upper()
     paper, = cited["references"]
-    assert [a["family-names"] for a in paper["authors"]] == ["Song", "Tan", "Qin", "Lu", "Liu"] and paper["year"] == 2020
+    assert [a["family-names"] for a in paper["authors"]] == ["Song", "Tan", "Qin", "Lu", "Liu"]
+    assert paper["year"] == 2020
 
 
 @pytest.fixture
 def releasable(tmp_path) -> Path:
     "A folder in which version 1.2.0 can be released."
-    (tmp_path / "settings.ini").write_text("[DEFAULT]\nversion = 1.2.0\n", encoding="utf-8")
-    (tmp_path / "CITATION.cff").write_text("version: 1.2.0\ndate-released: 2026-05-01\n", encoding="utf-8")
-    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## [1.2.0] - 2026-05-01\n\n- New.\n\n## [1.1.0] - 2026-01-01\n\n- Old.\n", encoding="utf-8")
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nversion = 1.2.0\n")
+    (tmp_path / "CITATION.cff").write_text("version: 1.2.0\ndate-released: 2026-05-01\n")
+    changes = "# Changelog\n\n## [1.2.0] - 2026-05-01\n\n- New.\n\n## [1.1.0] - 2026-01-01\n"
+    (tmp_path / "CHANGELOG.md").write_text(changes)
     return tmp_path
 
 
@@ -227,8 +237,10 @@ def test_release_takes_its_notes_from_the_changelog(releasable):
 @pytest.mark.parametrize("file, old, new, problem", [
     ("settings.ini", "1.2.0", "1.3.0", "the tag is v1.2.0, settings.ini has version 1.3.0"),
     ("CITATION.cff", "1.2.0", "1.1.0", "CITATION.cff has version 1.1.0, settings.ini 1.2.0"),
-    ("CITATION.cff", "2026-05-01", "2026-05-02", "CHANGELOG.md has the date 2026-05-01, CITATION.cff no `date-released: 2026-05-01`"),
-    ("CHANGELOG.md", "1.2.0] - 2026-05-01", "1.2.0] - unreleased", "CHANGELOG.md has no `## [1.2.0] - ` with a date"),
+    ("CITATION.cff", "2026-05-01", "2026-05-02",
+     "CHANGELOG.md has the date 2026-05-01, CITATION.cff no `date-released: 2026-05-01`"),
+    ("CHANGELOG.md", "1.2.0] - 2026-05-01", "1.2.0] - unreleased",
+     "CHANGELOG.md has no `## [1.2.0] - ` with a date"),
 ])
 def test_release_refuses_what_disagrees(releasable, file, old, new, problem):
     path = releasable / file
@@ -240,8 +252,9 @@ def test_release_refuses_what_disagrees(releasable, file, old, new, problem):
 
 def test_house_shows_every_module_and_every_import():
     rooms, between = house.read()
-    assert sorted(m for modules in rooms.values() for m in modules) == [m.stem for m in MODULES]
+    assert sorted(m for room in rooms.values() for m in room.modules) == [m.stem for m in MODULES]
     assert all(lower <= upper for upper, lower in between), "an import points upwards"
+    assert list(rooms) == sorted(rooms)
     own = [{name for name, _ in imports(m) if name.startswith(f"{PACKAGE}.")} for m in MODULES]
     picture = house.picture()
     shown = re.findall(r'class="middle(?: on)?">(\d+)<', picture)
@@ -250,7 +263,8 @@ def test_house_shows_every_module_and_every_import():
 
 
 def test_a_new_import_changes_the_house(tmp_path):
-    shutil.copytree(ROOT / PACKAGE, tmp_path / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / PACKAGE, tmp_path / PACKAGE, ignore=skipped)
     assert house.picture(tmp_path) == house.PICTURE.read_text(encoding="utf-8")
     with (tmp_path / PACKAGE / "cli.py").open("a", encoding="utf-8") as file:
         file.write("\nfrom .objectives import OBJECTIVES\n")

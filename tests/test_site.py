@@ -344,27 +344,31 @@ LOOK = """async () => {
 }"""
 
 
-# What doesn't fit, with all that is folded open: blocks that have to be pushed sideways; what reaches beyond the page and
-# lies in nothing that scrolls; words that are cut off.
+# What doesn't fit, with all that is folded open: blocks that have to be pushed sideways, what
+# reaches beyond the page and lies in nothing that scrolls, words that are cut off.
 FIT = """() => {
   const folded = [...document.querySelectorAll("article details:not([open])")];
   for (const details of folded) details.open = true;
   const style = e => getComputedStyle(e), box = e => e.getBoundingClientRect();
   const shown = e => box(e).width > 1 && box(e).height > 1 && !e.closest(".skip");
-  const scrolls = e => e !== null && (["auto", "scroll"].includes(style(e).overflowX) || scrolls(e.parentElement));
-  const name = e => `${e.localName}.${e.className.baseVal ?? e.className}: ${e.textContent.trim().slice(0, 60)}`;
-  const longest = e => e.textContent.split("\\n").reduce((a, b) => [...b].length > [...a].length ? b : a, "");
+  const overflow = e => style(e).overflowX, over = e => e.scrollWidth > e.clientWidth + 1;
+  const scrolls = e => e && (["auto", "scroll"].includes(overflow(e)) || scrolls(e.parentElement));
+  const outside = e => box(e).right > innerWidth + 1 || box(e).left < -1;
+  const cut = e => ["hidden", "clip"].includes(overflow(e)) && style(e).textOverflow !== "ellipsis";
+  const name = e => `${e.localName} ${e.getAttribute("class")}: ${e.textContent.trim().slice(0, 40)}`;
+  const longest = e => e.textContent.split("\\n").sort((a, b) => b.length - a.length)[0];
+  const blocks = document.querySelectorAll("article :is(pre, .cell-output, .cell-output-display)");
   const all = [...document.querySelectorAll("body *:not(pre *)")].filter(shown);
   const found = {
-    sideways: [...document.querySelectorAll("article :is(pre, .cell-output, .cell-output-display)")]
-      .filter(e => shown(e) && e.scrollWidth > e.clientWidth + 1).map(e => `${[...longest(e)].length} columns: ${longest(e).trim()}`),
-    beyond: all.filter(e => (box(e).right > innerWidth + 1 || box(e).left < -1) && !scrolls(e)).map(name),
-    cut: all.filter(e => ["hidden", "clip"].includes(style(e).overflowX) && e.scrollWidth > e.clientWidth + 1
-      && style(e).textOverflow !== "ellipsis" && e.textContent.trim()).map(name),
+    sideways: [...blocks].filter(e => shown(e) && over(e))
+      .map(e => `${longest(e).length} columns: ${longest(e).trim()}`),
+    beyond: all.filter(e => outside(e) && !scrolls(e)).map(name),
+    cut: all.filter(e => cut(e) && over(e) && e.textContent.trim()).map(name),
   };
   for (const details of folded) details.open = false;
   return found;
 }"""
+LOOK = f"async () => ({{...await ({LOOK})(), ...({FIT})()}})"
 
 
 @pytest.fixture(scope="module")
@@ -381,8 +385,7 @@ def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
         for url in pages:
             errors.clear(), requests.clear()
             page.goto(base + url)
-            look = page.evaluate(f"async () => ({{...await ({LOOK})(), ...({FIT})()}})")
-            found[url, kind] = look | {"errors": list(errors), "requests": list(requests)}
+            found[url, kind] = page.evaluate(LOOK) | {"errors": list(errors), "requests": list(requests)}
             if kind == "desk":                              # at last: it changes the page
                 found[url, kind]["violations"] = violations(page, url in KINDS)
         page.close()

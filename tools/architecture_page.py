@@ -1,4 +1,4 @@
-"""Write what docs/architecture.md takes from the package: the table of its modules, and the picture."""
+"""Write what docs/architecture.md takes from the package: the table of modules, the picture."""
 import house
 import lessons
 

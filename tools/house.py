@@ -1,16 +1,17 @@
-"""The picture docs/images/house.svg: the rooms of the package, and how often one imports another."""
+"""The picture docs/images/house.svg: rooms of the package, and how often one imports another."""
 import ast
 import html
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
 PICTURE = ROOT / "docs" / "images" / "house.svg"
-ROOMS = {  # the lesson at which a room begins, and its name; it ends where the next one begins
+ROOMS = {  # the lesson from which on a module belongs to a room, and the name of the room
     "00": "The rule",
-    "01": "Settings",
+    "00b": "Settings",
     "02": "Text",
     "03": "The model",
     "07": "Batches",
@@ -77,15 +78,24 @@ def imported(source: str, # of a module
     return found & modules
 
 
-def read(root: Path = ROOT) -> tuple[dict[str, list[str]], Counter]:
-    "The modules of each room in the order of the lessons, and how often a room imports another."
+@dataclass
+class Room:
+    "Modules of lessons that follow each other."
+    name: str
+    modules: list[str]
+
+
+def read(root: Path = ROOT) -> tuple[dict[str, Room], Counter]:
+    "The rooms by the number of their first lesson, and how often one imports another."
     sources = {p.stem: p.read_text("utf-8") for p in (root / PACKAGE).glob("[!_]*.py")}
     lessons = {module: lesson_of(source) for module, source in sources.items()}
-    room_of = {m: max(r for r in ROOMS if r <= lesson) for m, lesson in lessons.items()}
-    rooms = {room: [] for room in ROOMS}
-    imports = Counter()
+    rooms, room_of, imports = {}, {}, Counter()
     for module in sorted(sources, key=lambda m: (lessons[m], m)):
-        rooms[room_of[module]].append(module)
+        name = ROOMS[max(first for first in ROOMS if first <= lessons[module])]
+        if not rooms or room.name != name:
+            room = rooms[lessons[module]] = Room(name, [])
+        room.modules.append(module)
+        room_of[module] = next(reversed(rooms))
         for other in imported(sources[module], set(sources)):
             imports[room_of[module], room_of[other]] += 1
     return rooms, imports
@@ -115,14 +125,14 @@ def box(x: float, y: float, width: float, height: float, kind: str, corner: int 
     return f'<rect x="{x:g}" y="{y:g}" {size} rx="{corner}" class="{kind}"/>'
 
 
-def floor(room: str, modules: list[str], top: float) -> tuple[list[str], float]:
+def floor(number: str, room: Room, top: float) -> tuple[list[str], float]:
     "One room with its modules, and its height."
-    boxes = laid_out(modules)
-    lines = boxes[-1][2] + 1 if boxes else 1
+    boxes = laid_out(room.modules)
+    lines = boxes[-1][2] + 1
     height = lines * (CHIP + GAP) + 2 * GAP + 2
     parts = [box(MARGIN, top, NAME + CHIPS + 2 * GAP, height, "floor", 8),
-             words(MARGIN + 10, top + 24, room, "soft"),
-             words(MARGIN + 40, top + 24, ROOMS[room], "name")]
+             words(MARGIN + 10, top + 24, number, "soft"),
+             words(MARGIN + 40, top + 24, room.name, "name")]
     for module, x, line, width in boxes:
         left, y = MARGIN + NAME + GAP + x, top + GAP + 4 + line * (CHIP + GAP)
         parts += [box(left, y, width, CHIP, "module"), words(left + 6, y + 14, module)]
@@ -140,12 +150,12 @@ def step(imports: Counter, row: str, column: str, left: float, middle: float) ->
     return parts
 
 
-def told(rooms: dict[str, list[str]], imports: Counter) -> str:
+def told(rooms: dict[str, Room], imports: Counter) -> str:
     "The picture in words."
     lines = []
-    for row, modules in rooms.items():
-        others = [f"{imports[row, c]} from {c}" for c in ROOMS if c < row and imports[row, c]]
-        lines.append(f"{row} {ROOMS[row]}: {', '.join(modules)}; imports "
+    for row, room in rooms.items():
+        others = [f"{imports[row, c]} from {c}" for c in rooms if c < row and imports[row, c]]
+        lines.append(f"{row} {room.name}: {', '.join(room.modules)}; imports "
                      f"{', '.join(others) or 'nothing from other rooms'}.")
     return " ".join(["From the ground up.", *lines, "No room imports from one above it."])
 
@@ -168,11 +178,11 @@ def picture(root: Path = ROOT) -> str:
     rooms, imports = read(root)
     stairs = MARGIN + NAME + CHIPS + 2 * GAP + 14   # the left edge of all steps
     parts, top = [], float(MARGIN)
-    for room in reversed(rooms):
-        drawn, height = floor(room, rooms[room], top)
+    for row in reversed(rooms):
+        drawn, height = floor(row, rooms[row], top)
         parts += drawn
-        for n, column in enumerate(r for r in rooms if r <= room):
-            parts += step(imports, room, column, stairs + n * STAIRS, top + height / 2)
+        for n, column in enumerate(c for c in rooms if c <= row):
+            parts += step(imports, row, column, stairs + n * STAIRS, top + height / 2)
         top += height + GAP
     parts.append(words(stairs - 14, top + 12, "imports from", "end soft"))
     for n, column in enumerate(rooms):
