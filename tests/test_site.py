@@ -345,24 +345,26 @@ LOOK = """async () => {
 
 
 # What doesn't fit, with all that is folded open: blocks that have to be pushed sideways, what
-# reaches beyond the page and lies in nothing that scrolls, words that are cut off.
+# reaches beyond the page, or to where the block that it is in can't be scrolled, words that are cut.
 FIT = """() => {
   const folded = [...document.querySelectorAll("article details:not([open])")];
   for (const details of folded) details.open = true;
   const style = e => getComputedStyle(e), box = e => e.getBoundingClientRect();
   const shown = e => box(e).width > 1 && box(e).height > 1 && !e.closest(".skip");
   const overflow = e => style(e).overflowX, over = e => e.scrollWidth > e.clientWidth + 1;
-  const scrolls = e => e && (["auto", "scroll"].includes(overflow(e)) || scrolls(e.parentElement));
-  const outside = e => box(e).right > innerWidth + 1 || box(e).left < -1;
+  const scrolls = e => e === null || ["auto", "scroll"].includes(overflow(e));
+  const frame = e => scrolls(e) ? e : frame(e.parentElement);   // what it can be scrolled in
+  const outside = e => frame(e.parentElement) ? box(e).left < box(frame(e.parentElement)).left - 1
+    : box(e).right > innerWidth + 1 || box(e).left < -1;
   const cut = e => ["hidden", "clip"].includes(overflow(e)) && style(e).textOverflow !== "ellipsis";
-  const name = e => `${e.localName} ${e.getAttribute("class")}: ${e.textContent.trim().slice(0, 40)}`;
+  const name = e => `${e.localName} ${e.className}: ${e.textContent.trim().slice(0, 40)}`;
   const longest = e => e.textContent.split("\\n").sort((a, b) => b.length - a.length)[0];
   const blocks = document.querySelectorAll("article :is(pre, .cell-output, .cell-output-display)");
   const all = [...document.querySelectorAll("body *:not(pre *)")].filter(shown);
   const found = {
     sideways: [...blocks].filter(e => shown(e) && over(e))
       .map(e => `${longest(e).length} columns: ${longest(e).trim()}`),
-    beyond: all.filter(e => outside(e) && !scrolls(e)).map(name),
+    beyond: all.filter(outside).map(name),
     cut: all.filter(e => cut(e) && over(e) && e.textContent.trim()).map(name),
   };
   for (const details of folded) details.open = false;
