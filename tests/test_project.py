@@ -12,6 +12,7 @@ from pathlib import Path
 import alone
 import house
 import in_step
+import lessons
 import nbformat
 import pytest
 import readme
@@ -270,6 +271,15 @@ def test_a_new_import_changes_the_house(tmp_path):
         file.write("\nfrom .objectives import OBJECTIVES\n")
     assert house.read(tmp_path)[1]["13", "00"] == 1
     assert house.picture(tmp_path) != house.PICTURE.read_text(encoding="utf-8")
+
+
+def test_a_page_of_the_architecture_that_is_stale_is_found(monkeypatch):
+    assert in_step.architecture_current() == []
+    changed = lessons.read_all()
+    next(lesson for lesson in changed if lesson.number == "05").purpose = "Something else."
+    monkeypatch.setattr(lessons, "read_all", lambda: changed)
+    found, = in_step.architecture_current()
+    assert found.startswith("docs/architecture.md is not what the package says")
 
 
 def test_constraints_pin_every_requirement():
