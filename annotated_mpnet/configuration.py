@@ -117,8 +117,8 @@ class PretrainConfig:
     valid_file: str | None = arg(None, "text file to validate on, one document on a line")
     test_file: str | None = arg(None, "text file to test on at the end, one document on a line")
 
-    total_updates: int = arg(10000, "optimizer updates in the whole run; "
-        "the text is gone through as often as that takes", "at least 1", group="Training")
+    total_updates: int = arg(10000, "optimizer updates in the whole run, "
+        "over as many epochs of the text as that takes", "at least 1", group="Training")
     batch_size: int = arg(16, "sequences in a micro-batch, on each device", "at least 1")
     update_freq: int = arg(8, "micro-batches whose gradients are added up for one update",
         "at least 1", aliases=("-gc_steps",))
@@ -158,8 +158,8 @@ class PretrainConfig:
     save_optimizer_state: bool = arg(False, "save the whole state of the run beside the weights; "
         "a run can't be resumed exactly without it")
 
-    resume: bool = arg(False, "go on from a checkpoint in --checkpoint-dir: "
-        "model, optimizer, schedule and place in the data", group="Resume Training")
+    resume: bool = arg(False, "resume from a checkpoint in --checkpoint-dir: "
+        "model, optimizer, schedule and position in the data", group="Resume Training")
     resume_checkpoint: str | None = arg(None, "checkpoint file for --resume; "
         "unset: the newest interval checkpoint, or else best_checkpoint.pt")
     trust_checkpoint: bool = arg(False, "also load checkpoints that can run code "
@@ -179,7 +179,7 @@ class PretrainConfig:
     wandb: bool = arg(False, "send the metrics to Weights & Biases", group="Weights & Biases")
     wandb_project: str = arg("annotated-mpnet", "project that the run belongs to")
     wandb_name: str | None = arg(None, "name of the run; unset: the service makes one up")
-    wandb_id: str | None = arg(None, "id of an earlier run to go on with, together with --resume")
+    wandb_id: str | None = arg(None, "id of an earlier run to resume, together with --resume")
     wandb_watch: bool = arg(False, "send the gradients too, which costs time")
 
     demo: bool = arg(False, "small defaults and an embedded corpus: trains in minutes without "
@@ -188,7 +188,7 @@ class PretrainConfig:
         added=True)
     dataset_config_name: str | None = arg(None, "configuration of --dataset-name, "
         "for datasets that have several", added=True)
-    skip_broken_shards: bool = arg(False, "pass over Parquet files of the stream "
+    skip_broken_shards: bool = arg(False, "skip Parquet files of the stream "
         "that can't be read, with a warning", added=True)
     packing: bool = arg(False, "lay documents end to end in rows of --max-tokens, "
         "so that nothing is computed for padding", added=True)

@@ -108,7 +108,7 @@ def _one_origin(config) -> str | None:
     return None
 
 
-@rule("Only a checkpoint that was saved with --save-optimizer-state is gone on from exactly; any "
+@rule("Only a checkpoint that was saved with --save-optimizer-state is resumed exactly; any "
       "--num-workers will do. From a checkpoint without that state, or of another program, only "
       "the weights are taken, and the run starts at update 0 with them.")
 def _whole_state(config) -> None:
@@ -182,7 +182,7 @@ def choose_source(config: PretrainConfig, # changed in place: what isn't used be
     "Decide where the text comes from: a stream, local files, or the demo's corpus."
     given = [name for name in FILES if getattr(config, name) is not None]
     if config.dataset_name and given:
-        logger.warning("--dataset-name %s is used; %s left out",
+        logger.warning("--dataset-name %s is used; %s ignored",
                        config.dataset_name, " and ".join(map(flag, given)))
         for name in FILES:
             setattr(config, name, None)

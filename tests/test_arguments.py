@@ -412,7 +412,7 @@ def test_common_configuration_full_logging(place):
 def test_streaming_overrides_files(place, caplog):
     run = trained(*STREAM, "--train-dir", "not-even-there")
     assert ("--dataset-name stream is used; "
-            "--train-dir and --valid-file and --test-file left out") in caplog.text
+            "--train-dir and --valid-file and --test-file ignored") in caplog.text
     assert run["config"]["train_dir"] is None and apart(run, trained(*STREAM, base=SMALL)) == 0
 
 

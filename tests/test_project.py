@@ -10,9 +10,14 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import alone
+import house
 import in_step
+import lessons
 import nbformat
 import pytest
+import readme
+import release_notes
+import yaml
 from helpers_runs import HANGS
 from packaging.requirements import Requirement
 from packaging.version import Version
@@ -190,6 +195,125 @@ def test_a_module_edited_by_hand_is_found(tmp_path, monkeypatch):
     found = in_step.exported_and_clean()
     wrong = {f"{PACKAGE}/{p.name}" for p in (edited, left_over)}
     assert wrong <= {f.split()[0] for f in found}, found
+
+
+# The papers at the root
+
+def targets() -> set[str]:
+    "What can be said after `make`."
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z][\w-]*):", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", [
+    "CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "README.md", "docs/contributing.md"])
+def test_papers_name_commands_and_files_that_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", text, re.MULTILINE)) <= targets()
+    links = re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", readme.FENCED.sub("", text))
+    missing = [link for link in links if not ((ROOT / name).parent / link).exists()]
+    scripts = re.findall(r"\b(?:tools|tests)/\w+\.py", text)
+    assert missing + [script for script in scripts if not (ROOT / script).exists()] == []
+
+
+def test_contributing_names_every_step_of_a_change():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert {"test", "notebooks", "docs"} <= set(re.findall(r"^make ([\w-]+)", text, re.MULTILINE))
+    assert "nbdev_install_hooks" in text
+    attributes = (ROOT / ".gitattributes").read_text(encoding="utf-8").splitlines()
+    assert "*.ipynb merge=nbdev-merge" in attributes
+
+
+def test_workflows_call_what_exists():
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        jobs = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+        called = "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
+        assert set(re.findall(r"\bmake ([a-z][\w-]*)", called)) <= targets(), path.name
+        scripts = re.findall(r"\btools/\w+\.py", called)
+        assert [s for s in scripts if not (ROOT / s).exists()] == [], path.name
+
+
+def test_issue_forms_have_the_parts_that_the_host_asks_for():
+    files = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+    forms = [yaml.safe_load(p.read_text(encoding="utf-8")) for p in files if p.stem != "config"]
+    assert [form["name"] for form in forms] == ["A fault", "A question or a wish"]
+    for form in forms:
+        fields = [part for part in form["body"] if part["type"] != "markdown"]
+        assert form["description"] and len({f["id"] for f in fields}) == len(fields)
+        assert all(f["attributes"]["label"] for f in fields)
+        assert fields[0]["validations"]["required"] is True
+
+
+def test_citation_agrees_with_the_settings():
+    cited = release_notes.citation()
+    assert cited["version"] == release_notes.settings_version() == setting("version")[0]
+    assert cited["repository-code"] == setting("git_url")[0]
+    assert cited["license"] == setting("license")[0].upper()
+    paper, = cited["references"]
+    assert [a["family-names"] for a in paper["authors"]] == ["Song", "Tan", "Qin", "Lu", "Liu"]
+    assert paper["year"] == 2020
+
+
+@pytest.fixture
+def releasable(tmp_path) -> Path:
+    "A folder in which version 1.2.0 can be released."
+    (tmp_path / "settings.ini").write_text("[DEFAULT]\nversion = 1.2.0\n")
+    (tmp_path / "CITATION.cff").write_text("version: 1.2.0\ndate-released: 2026-05-01\n")
+    changes = "# Changelog\n\n## [1.2.0] - 2026-05-01\n\n- New.\n\n## [1.1.0] - 2026-01-01\n"
+    (tmp_path / "CHANGELOG.md").write_text(changes)
+    return tmp_path
+
+
+def test_release_takes_its_notes_from_the_changelog(releasable):
+    assert release_notes.problems("v1.2.0", releasable) == []
+    assert release_notes.changes("1.2.0", releasable) == ("2026-05-01", "- New.")
+
+
+@pytest.mark.parametrize("file, old, new, problem", [
+    ("settings.ini", "1.2.0", "1.3.0", "the tag is v1.2.0, settings.ini has version 1.3.0"),
+    ("CITATION.cff", "1.2.0", "1.1.0", "CITATION.cff has version 1.1.0, settings.ini 1.2.0"),
+    ("CITATION.cff", "2026-05-01", "2026-05-02",
+     "CHANGELOG.md has the date 2026-05-01, CITATION.cff no `date-released: 2026-05-01`"),
+    ("CHANGELOG.md", "1.2.0] - 2026-05-01", "1.2.0] - unreleased",
+     "CHANGELOG.md has no `## [1.2.0] - ` with a date"),
+])
+def test_release_refuses_what_disagrees(releasable, file, old, new, problem):
+    path = releasable / file
+    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    assert problem in release_notes.problems("v1.2.0", releasable)
+
+
+# The picture of the rooms
+
+def test_house_shows_every_module_and_every_import():
+    rooms, between = house.read()
+    assert sorted(m for room in rooms.values() for m in room.modules) == [m.stem for m in MODULES]
+    assert all(lower <= upper for upper, lower in between), "an import points upwards"
+    assert list(rooms) == sorted(rooms)
+    own = [{name for name, _ in imports(m) if name.startswith(f"{PACKAGE}.")} for m in MODULES]
+    picture = house.picture()
+    shown = re.findall(r'class="middle(?: on)?">(\d+)<', picture)
+    assert sum(map(int, shown)) == sum(map(len, own)) == between.total()
+    assert '<title id="house-title">' in picture and '<desc id="house-desc">' in picture
+
+
+def test_a_new_import_changes_the_house(tmp_path):
+    skipped = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / PACKAGE, tmp_path / PACKAGE, ignore=skipped)
+    assert house.picture(tmp_path) == house.PICTURE.read_text(encoding="utf-8")
+    with (tmp_path / PACKAGE / "cli.py").open("a", encoding="utf-8") as file:
+        file.write("\nfrom .objectives import OBJECTIVES\n")
+    assert house.read(tmp_path)[1]["13", "00"] == 1
+    assert house.picture(tmp_path) != house.PICTURE.read_text(encoding="utf-8")
+
+
+def test_a_page_of_the_architecture_that_is_stale_is_found(monkeypatch):
+    assert in_step.architecture_current() == []
+    changed = lessons.read_all()
+    next(lesson for lesson in changed if lesson.number == "05").purpose = "Something else."
+    monkeypatch.setattr(lessons, "read_all", lambda: changed)
+    found, = in_step.architecture_current()
+    assert found.startswith("docs/architecture.md is not what the package says")
 
 
 def test_constraints_pin_every_requirement():

@@ -27,7 +27,7 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
 FOLDERS = ("nbs", "docs", "tools", "annotated_mpnet")
 FILES = ("settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
-WIDTHS = {"phone": 390, "desk": 1280}
+WIDTHS = {"phone": 390, "desk": 1300}
 AXE = ROOT / "tests/fixtures/axe/axe.min.js"
 # of pages
 GUIDES = ("docs/configuration.html", "docs/training.html")
@@ -430,6 +430,35 @@ LOOK = """async () => {
 }"""
 
 
+# What doesn't fit, with all that is folded open: blocks that have to be pushed sideways, what
+# reaches beyond the page, or to where the block that it is in can't be scrolled, words that are cut.
+FIT = """() => {
+  const folded = [...document.querySelectorAll("article details:not([open])")];
+  for (const details of folded) details.open = true;
+  const style = e => getComputedStyle(e), box = e => e.getBoundingClientRect();
+  const shown = e => box(e).width > 1 && box(e).height > 1 && !e.closest(".skip");
+  const overflow = e => style(e).overflowX, over = e => e.scrollWidth > e.clientWidth + 1;
+  const scrolls = e => e === null || ["auto", "scroll"].includes(overflow(e));
+  const frame = e => scrolls(e) ? e : frame(e.parentElement);   // what it can be scrolled in
+  const outside = e => frame(e.parentElement) ? box(e).left < box(frame(e.parentElement)).left - 1
+    : box(e).right > innerWidth + 1 || box(e).left < -1;
+  const cut = e => ["hidden", "clip"].includes(overflow(e)) && style(e).textOverflow !== "ellipsis";
+  const name = e => `${e.localName} ${e.className}: ${e.textContent.trim().slice(0, 40)}`;
+  const longest = e => e.textContent.split("\\n").sort((a, b) => b.length - a.length)[0];
+  const blocks = document.querySelectorAll("article :is(pre, .cell-output, .cell-output-display)");
+  const all = [...document.querySelectorAll("body *:not(pre *)")].filter(shown);
+  const found = {
+    sideways: [...blocks].filter(e => shown(e) && over(e))
+      .map(e => `${longest(e).length} columns: ${longest(e).trim()}`),
+    beyond: all.filter(outside).map(name),
+    cut: all.filter(e => cut(e) && over(e) && e.textContent.trim()).map(name),
+  };
+  for (const details of folded) details.open = false;
+  return found;
+}"""
+LOOK = f"async () => ({{...await ({LOOK})(), ...({FIT})()}})"
+
+
 def listen(page) -> tuple[list[str], list[str]]:
     "Lists that fill with a page's errors and requests."
     errors, requests = [], []
@@ -529,6 +558,16 @@ def test_no_gap_behind_a_root(seen):
 
 def test_no_horizontal_scrolling(seen):
     assert {key: look["wide"] for key, look in seen.items() if look["wide"] > 0} == {}
+
+
+def test_code_and_outputs_fit_on_a_desk(seen):
+    "A line of 100 columns is read without pushing it sideways."
+    wide = {url: look["sideways"] for (url, kind), look in seen.items() if kind == "desk"}
+    assert {url: lines for url, lines in wide.items() if lines} == {}
+
+
+def test_nothing_is_cut_off(seen):
+    assert said(seen, "beyond") == said(seen, "cut") == {}
 
 
 def test_landmarks(seen):

@@ -1,6 +1,7 @@
 """The package as its users get it: the wheel, in an environment with only what it requires.
 
-    python tools/alone.py FOLDER     makes it with what lessons need, and prints how to use it
+    python tools/alone.py FOLDER          makes it with what the lessons need, says how to use it
+    python tools/alone.py FOLDER WHEEL    the same with a wheel that is there already
 
 What is required is linked from the environment that runs this, so nothing is fetched.
 """
@@ -54,8 +55,9 @@ def environment(folder: Path, # where to make it
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    place = Path(sys.argv[1]).resolve()
+    place, *given = (Path(name).resolve() for name in sys.argv[1:])
     place.mkdir(parents=True)
-    print(environment(place / "venv", wheel(place), ("notebooks",)), "-m nbclient.cli LESSON.ipynb")
+    package = given[0] if given else wheel(place)
+    print(environment(place / "venv", package, ("notebooks",)), "-m nbclient.cli LESSON.ipynb")

@@ -24,27 +24,27 @@ PARENT = {"HuggingFace Streaming (default)": "Data Source", "Local Files": "Data
 EXAMPLES = {  # title -> why, and the commands
     "MPNet-base": (
         "The model of the paper. These are the defaults, written out.",
-        "pretrain-mpnet --encoder-layers 12 --encoder-embed-dim 768 --encoder-ffn-dim 3072 "
-        "--encoder-attention-heads 12"),
+        "pretrain-mpnet --encoder-layers 12 --encoder-attention-heads 12 \\\n"
+        "    --encoder-embed-dim 768 --encoder-ffn-dim 3072"),
     "Less memory": (
         "Half the micro-batch and twice as many of them: the update is the same. "
         "Recomputing activations saves more.",
         "pretrain-mpnet --batch-size 8 --update-freq 16 --gradient-checkpointing"),
     "A run that can be resumed": (
-        "Save all that is needed to go on; then go on, from the newest checkpoint or from one "
+        "Save all that is needed to resume; then resume, from the newest checkpoint or from one "
         "that you name.",
         "pretrain-mpnet --save-optimizer-state --checkpoint-interval 2500\n"
         "pretrain-mpnet --save-optimizer-state --checkpoint-interval 2500 --resume\n"
-        "pretrain-mpnet --save-optimizer-state --checkpoint-interval 2500 --resume "
-        "--resume-checkpoint ./checkpoints/checkpoint2500.pt"),
+        "pretrain-mpnet --save-optimizer-state --checkpoint-interval 2500 \\\n"
+        "    --resume --resume-checkpoint ./checkpoints/checkpoint2500.pt"),
     "Everything logged": (
         "Metrics every ten updates, to TensorBoard's files and to Weights & Biases.",
         "pretrain-mpnet --tensorboard-log-dir ./logs --wandb --wandb-project my-project "
         "--logging-steps 10"),
     "Files of your own": (
         "One document on a line; a tokenizer from a folder needs no network.",
-        "pretrain-mpnet --train-dir ./texts --valid-file valid.txt --test-file test.txt "
-        "--tokenizer-name ./tokenizer"),
+        "pretrain-mpnet --train-dir ./texts --valid-file valid.txt --test-file test.txt \\\n"
+        "    --tokenizer-name ./tokenizer"),
 }
 
 

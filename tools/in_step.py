@@ -14,6 +14,8 @@ from pathlib import Path
 
 import nbformat
 
+import architecture_page
+import house
 import lessons
 import readme
 import teachers_page
@@ -263,8 +265,16 @@ def teachers_current() -> list[str]:
     return problems
 
 
-CHECKS = (exported_and_clean, outputs_saved,
-          readme_current, configuration_current, teachers_current)
+def architecture_current() -> list[str]:
+    "docs/architecture.md and its picture say what the package's lessons and imports say."
+    made = {architecture_page.PAGE: architecture_page.page(), house.PICTURE: house.picture()}
+    stale = [p for p, text in made.items()
+             if not p.exists() or p.read_text(encoding="utf-8") != text]
+    return [f"{p.relative_to(house.ROOT)} is not what the package says: {MEND}" for p in stale]
+
+
+CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current,
+          teachers_current, architecture_current)
 
 
 def main() -> int:

@@ -55,8 +55,8 @@ def main(prefixes: list[str]) -> int:
             failed += 1
             print(error, flush=True)
     subprocess.run([BIN / "nbdev_clean"], cwd=ROOT, check=True)
-    for script in ("readme.py", "configuration_page.py", "teachers_page.py"):
-        command = [sys.executable, ROOT / "tools" / script]
+    for name in ("readme", "configuration_page", "teachers_page", "architecture_page"):
+        command = [sys.executable, ROOT / f"tools/{name}.py"]
         failed += subprocess.run(command, cwd=ROOT).returncode != 0
     return int(failed > 0)
 

@@ -99,6 +99,9 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
     lesson = posixpath.splitext(page)[0]
     for n, img in enumerate(main.find_all("img")):
         source = img.get("src", "")
+        if source.endswith(".svg") and "://" not in source:
+            draw_inline(img, out / posixpath.normpath(posixpath.join(posixpath.dirname(page), source)))
+            continue
         if source.startswith("data:image/png;base64,"):
             data = base64.b64decode(source.partition(",")[2])
             cell = img.find_parent(class_="cell")
@@ -120,6 +123,15 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
             img["loading"] = "lazy"
         frame = img.find_parent("figure") or img.parent
         frame["class"] = [*frame.get("class", []), "picture"]
+
+
+def draw_inline(img: Tag, file: Path) -> None:
+    "A drawing stands in the page itself and takes the colours of the site, which the reader chooses."
+    drawing = parse(file.read_text(encoding="utf-8"))
+    drawing.find(id="palette").decompose()
+    frame = img.find_parent("figure") or img.parent
+    frame["class"] = [*frame.get("class", []), "picture", "drawing"]
+    img.replace_with(drawing)
 
 
 # code

@@ -46,6 +46,13 @@ def write_reference(folder: Path) -> None:
     (folder / "index.md").write_text(site_reference.index_page(titles), encoding="utf-8")
 
 
+def link_root_files(text: str) -> str:
+    "Links to files at the root, such as ../CITATION.cff, are no pages: they lead to the repository."
+    values = settings()
+    repository = f"{values['git_url']}/blob/{values['branch']}"
+    return re.sub(r"\]\(\.\./([A-Z_]+\.(?:md|cff))(?=[)#])", rf"]({repository}/\1", text)
+
+
 def write_guides(proc: Path) -> None:
     "The pages of docs/, with title and sentence as the renderers want them, and links mended."
     assets = shutil.ignore_patterns("assets")
@@ -61,7 +68,8 @@ def write_guides(proc: Path) -> None:
             top = f"---\ntitle: {title}\ndescription: {description}\n---\n"
             text = top + text[head.end():]
         # Notebooks lie beside the pages on the site.
-        path.write_text(text.replace("](../nbs/", "](../"), encoding="utf-8")
+        text = link_root_files(text).replace("](../nbs/", "](../")
+        path.write_text(text, encoding="utf-8")
     shutil.move(proc / "docs/404.md", proc / "404.md")  # at the root: shown at any address
 
 
@@ -73,7 +81,8 @@ def mend_links(proc: Path) -> None:
         text = path.read_text(encoding="utf-8")
         text = re.sub(rf"\[(`[^`\]]+`)\]\({site}[^)]*\)", r"\1", text)
         text = re.sub(r'"output-file: [^"]*",\s*', "", text)  # pages are named like their notebooks
-        path.write_text(text.replace("](../docs/", "](docs/"), encoding="utf-8")
+        text = link_root_files(text).replace("](../docs/", "](docs/")
+        path.write_text(text, encoding="utf-8")
 
 
 def main(proc: Path = PROC) -> None:

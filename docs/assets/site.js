@@ -54,7 +54,7 @@ document.fonts.ready.then(() => {
 // the contents: folded on a narrow screen, else the section that is being read is marked
 const contents = document.querySelector(".contents");
 if (contents) {
-  if (matchMedia("(max-width: 75rem)").matches) contents.querySelector("details").open = false;
+  if (matchMedia("(max-width: 80rem)").matches) contents.querySelector("details").open = false;
   const links = new Map([...contents.querySelectorAll("a")].map(a => [a.hash.slice(1), a]));
   const headings = [...document.querySelectorAll("article section[id]")].filter(s => links.has(s.id));
   const mark = () => {
