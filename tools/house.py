@@ -90,9 +90,10 @@ def read(root: Path = ROOT) -> tuple[dict[str, Room], Counter]:
     sources = {p.stem: p.read_text("utf-8") for p in (root / PACKAGE).glob("[!_]*.py")}
     lessons = {module: lesson_of(source) for module, source in sources.items()}
     rooms, room_of, imports = {}, {}, Counter()
+    room = Room("", [])
     for module in sorted(sources, key=lambda m: (lessons[m], m)):
         name = ROOMS[max(first for first in ROOMS if first <= lessons[module])]
-        if not rooms or room.name != name:
+        if room.name != name:
             room = rooms[lessons[module]] = Room(name, [])
         room.modules.append(module)
         room_of[module] = next(reversed(rooms))
