@@ -253,20 +253,22 @@ LEAVING = """
 from pathlib import Path
 from annotated_mpnet.watch import join_ranks
 class Stop(Exception): together = True
+before = set()
 def threads():
-    "Names of Gloo's threads."
+    "Numbers of the threads that are new; PyTorch 2.9 gives Gloo's no name."
     # One that was waited for may stand here a moment longer: it has the flag 4, PF_EXITING,
     # or is gone when its file is read.
-    found = []
+    found = set()
     for path in Path("/proc/self/task").iterdir():
-        try: name, rest = (path / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        try: rest = (path / "stat").read_text().rsplit(")", 1)[1]
         except OSError: continue
-        if "gloo" in name and not int(rest.split()[6]) & 4: found.append(name)
-    return found
+        if not int(rest.split()[6]) & 4: found.add(path.name)
+    return found - before
 def work(ranks, error=None):
     group = ranks.group
-    assert threads()
+    assert len(threads()) > 2
     if error: raise error
+before = threads()
 with join_ranks() as ranks: work(ranks)
 assert not threads(), threads()
 try:
