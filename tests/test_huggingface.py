@@ -160,7 +160,7 @@ def test_code_stands_alone():
     tree = ast.parse(modelling_code())
     imported = {(node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0] for node in ast.walk(tree)
                 if isinstance(node, (ast.Import, ast.ImportFrom))}
-    assert imported == {"math", "torch", "transformers"} and "ModelConfig" not in modelling_code().replace("AnnotatedMPNetConfig", "")
+    assert imported == {"collections", "math", "torch", "transformers", "typing"} and "ModelConfig" not in modelling_code().replace("AnnotatedMPNetConfig", "")
 
 
 # Theirs, ours, training, theirs
