@@ -75,6 +75,8 @@ def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item
         done = 0
 
 # %% ../nbs/07h_batches.ipynb #07h-009
+_BEGINNING: dict[str, Any] = {  # the position of the first update
+    "cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0}
 _NOTHING = ("nothing to predict: no document of the training text has a token that can be "
             "masked")
 
@@ -126,8 +128,7 @@ class Batches(Updates):
         super().__init__(tokenizer, collator, batch_size, max_tokens, update_freq, seed, shuffle,
                          packing, rank, world_size)
         self.source, self.num_workers = source, num_workers
-        self.position: dict[str, Any] = {
-            "cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0}
+        self.position = dict(_BEGINNING)
 
     def __iter__(self) -> Generator[list[dict]]: # the micro-batches of this rank for one update
         "Updates without end, from the position on; without any that have nothing to predict."
@@ -137,8 +138,7 @@ class Batches(Updates):
             for cycle, position, micro in items:
                 if cycle > last + 1:
                     raise UserError(_NOTHING)
-                if position is None:
-                    continue
+                if position is None: continue
                 skipped = self.position["skipped"] + sum(batch["skipped"] for batch in micro)
                 self.position = position | {"skipped": skipped}
                 micro = [batch for batch in micro if batch["pred_size"]]
@@ -164,8 +164,7 @@ class Batches(Updates):
 
     def one_cycle(self, cycle: int = 0, aligned: bool = False) -> Iterator[dict | None]:
         "This rank's micro-batches of an epoch; aligned: None where only others have a share."
+        nothing: list[dict | None] = [None] if aligned else []
         for chunk in _chunks_of(self, cycle):
             for micro in self.updates(*chunk):
-                yield from micro
-                if aligned and not micro:
-                    yield None
+                yield from micro or nothing

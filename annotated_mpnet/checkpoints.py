@@ -39,7 +39,7 @@ FORMAT = "annotated-mpnet 2"
 
 
 @lru_cache(maxsize=1)  # a run saves many times, always with the same tokenizer
-def _tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]: # file name -> its text
+def _tokenizer_files(tokenizer) -> dict[str, str]: # file name -> its text
     "The files of a tokenizer, as texts."
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -47,8 +47,8 @@ def _tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, str]: # fi
                 for path in sorted(Path(folder).iterdir()) if path.suffix in (".json", ".txt")}
 
 
-def _content(model: MPNetForPretraining, tokenizer: PreTrainedTokenizerFast,
-             config: PretrainConfig, update: int, metrics: dict) -> dict: # as for `save_checkpoint`
+def _content(model: MPNetForPretraining, tokenizer, config: PretrainConfig,
+             update: int, metrics: dict) -> dict: # as for `save_checkpoint`
     "What every checkpoint holds, but for the weights and the state."
     return {"format": FORMAT, "model_config": asdict(model.config),
             "config": arguments_of(config), "tokenizer": _tokenizer_files(tokenizer),

@@ -207,12 +207,11 @@ def sizes(ours: dict,         # our names -> tensors
 
 def _number(args: dict, *names: str) -> int | None: # None: none of the names is there
     "A whole number among the arguments, under the first name that is there."
-    for name in names:
-        if args.get(name) is None: continue
-        if type(args[name]) is not int:
-            raise UserError(f"its arguments say {name} {args[name]!r}, which is no number")
-        return args[name]
-    return None
+    name = next((name for name in names if args.get(name) is not None), None)
+    if name is None: return None
+    if type(args[name]) is not int:
+        raise UserError(f"its arguments say {name} {args[name]!r}, which is no number")
+    return args[name]
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-025c
 def padding_id(ours: dict, # our names -> tensors

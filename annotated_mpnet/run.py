@@ -98,7 +98,7 @@ def equip(model: MPNetForPretraining, # of a `Start`
     if config.compile:
         model.mpnet.compile(dynamic=True)
 
-
+# %% ../nbs/11e_a_runs_state.ipynb #11e-014b
 class Run:
     "What changes while a model learns; what was decided before is in its `start`."
 

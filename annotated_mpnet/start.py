@@ -274,7 +274,7 @@ def check_texts(train, valid) -> None: # what the caller handed over
             raise UserError(f"{name} must be a list of texts, or another sequence of them, "
                             f"not a {type(texts).__name__}")
 
-
+# %% ../nbs/11b_where_a_run_begins.ipynb #11b-023b
 def spread_of(config: PretrainConfig, # checked
               given: frozenset[str],  # what the user gave
               ranks: Ranks,
@@ -371,8 +371,7 @@ def prepare(config: PretrainConfig,        # as the user gave it
         refuse_to_mix(config)  # before anything takes time
     origin = read_origin(config)
     config = resolve(config, origin, train is not None, remarks)
-    content = origin and origin.content
-    path = origin and origin.path
+    path, content = (origin.path, origin.content) if origin else (None, None)
     in_the_way = refuse_to_mix(config, path, content["update"] if content else None)
     spread = spread_of(config, given, ranks)
     config = replace(config, fsdp=config.fsdp and ranks.group is not None)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['logger', 'PEAK_FLOPS', 'format_number', 'format_metrics', 'format_seconds', 'table_header', 'table_line',
-           'read_scalars', 'open_tensorboard', 'open_wandb', 'Tracker', 'peak_flops', 'update_flops']
+           'read_scalars', 'open_tensorboard', 'open_wandb', 'Recorder', 'Tracker', 'peak_flops', 'update_flops']
 
 # %% ../nbs/10_tracking.ipynb #10-004
 import logging
@@ -187,44 +187,29 @@ class _Screen:
             self.progress.update(self.task, status=f"loss {metrics['train/loss']:.2f}")
 
 # %% ../nbs/10_tracking.ipynb #10-029
-class Tracker:
-    "Shows a run's numbers, and writes them to TensorBoard's files and to W&B if it is asked to."
+class Recorder:
+    "Writes a run's numbers to TensorBoard's files and to W&B, if it is asked to."
     def __init__(self,
-                 config: PretrainConfig,         # the arguments of the run, checked
-                 start_update: int = 0,          # updates done before, by the resumed checkpoint
-                 wandb_id: str | None = None,    # its W&B run; --wandb-id wins
-                 console: Console | None = None, # where to show; None: standard output
-                 quiet: bool = False,            # show and write nothing: all ranks but one
+                 config: PretrainConfig, # the arguments of the run, checked
+                 start_update: int,      # updates done before, by the resumed checkpoint
+                 wandb_id: str | None,   # its W&B run; --wandb-id wins
+                 quiet: bool,            # write nothing: all ranks but one
                 ):
-        self.config = config
-        self.quiet = quiet
-        self.start = start_update
-        self.total = config.total_updates
+        self.config, self.start, self.quiet = config, start_update, quiet
         self.wandb_id = config.wandb_id or wandb_id  # for the checkpoint: None without W&B
         self.writer: Any = None  # TensorBoard's SummaryWriter
         self.run: Any = None     # wandb.Run
-        self.began = time.perf_counter()
-        self.screen = _Screen(self.total, start_update, console, quiet)
 
-    def __enter__(self):
-        try:
-            if self.config.wandb and not self.quiet:
-                self.run = open_wandb(self.config, self.wandb_id)
-                self.wandb_id = self.run.id
-            if self.config.tensorboard_log_dir and not self.quiet:
-                self.writer = open_tensorboard(self.config.tensorboard_log_dir, self.start)
-        except BaseException as error:
-            self.__exit__(type(error))
-            raise
-        self.began = time.perf_counter()
-        self.screen.progress.start()
-        return self
+    def open(self) -> None:
+        if self.config.wandb and not self.quiet:
+            self.run = open_wandb(self.config, self.wandb_id)
+            self.wandb_id = self.run.id
+        if self.config.tensorboard_log_dir and not self.quiet:
+            self.writer = open_tensorboard(self.config.tensorboard_log_dir, self.start)
 
-    def __exit__(self, kind=None, *_):
-        if self.screen.live:  # of a bar that isn't shown, rich before 14.3 ends the line
-            self.screen.progress.stop()
+    def close(self, failed: bool) -> None: # failed: the run ended with an error
         self._try("writer", lambda: self.writer.close())
-        self._try("run", lambda: self.run.finish(exit_code=int(kind is not None)))
+        self._try("run", lambda: self.run.finish(exit_code=int(failed)))
 
     def _try(self, part: str, action) -> None: # "writer" or "run", a function without arguments
         if not getattr(self, part): return
@@ -235,6 +220,56 @@ class Tracker:
             reason = " ".join(str(error).split()) or type(error).__name__
             logger.warning("%s failed (%s); training goes on without it", name, reason)
             setattr(self, part, None)
+
+    def record(self, update: int, metrics: dict[str, float]) -> None: # updates done
+        self._try("writer", lambda: self._write(update, metrics))
+        self._try("run", lambda: self.run.log(metrics, step=update))
+
+    @cached_property
+    def _kept(self) -> set[tuple[str, int]]: # (name, update)
+        "What an earlier process wrote to TensorBoard's files, up to start_update."
+        folder = self.config.tensorboard_log_dir
+        assert folder is not None  # where there is a writer
+        self.writer.flush()
+        lines = read_scalars(folder).items()
+        return {(name, step) for name, line in lines for step, _ in line}
+
+    def _write(self, update: int, metrics: dict[str, float]) -> None:
+        "To TensorBoard's files, but not what an earlier process wrote for the same update."
+        for name, value in metrics.items():
+            if update > self.start or (name, update) not in self._kept:
+                self.writer.add_scalar(name, value, update)
+        self.writer.flush()
+
+# %% ../nbs/10_tracking.ipynb #10-029b
+class Tracker(Recorder):
+    "Shows a run's numbers, and records them."
+    def __init__(self,
+                 config: PretrainConfig,         # the arguments of the run, checked
+                 start_update: int = 0,          # updates done before, by the resumed checkpoint
+                 wandb_id: str | None = None,    # its W&B run; --wandb-id wins
+                 console: Console | None = None, # where to show; None: standard output
+                 quiet: bool = False,            # show and write nothing: all ranks but one
+                ):
+        super().__init__(config, start_update, wandb_id, quiet)
+        self.total = config.total_updates
+        self.began = time.perf_counter()
+        self.screen = _Screen(self.total, start_update, console, quiet)
+
+    def __enter__(self):
+        try:
+            self.open()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+        self.began = time.perf_counter()
+        self.screen.progress.start()
+        return self
+
+    def __exit__(self, kind=None, *_):
+        if self.screen.live:  # of a bar that isn't shown, rich before 14.3 ends the line
+            self.screen.progress.stop()
+        self.close(failed=kind is not None)
 
     def time_left(self, update: int) -> str: # updates done -> 1:02:03, or -:-- if it isn't known
         "How long the rest takes at the pace of this process; earlier updates count for nothing."
@@ -255,24 +290,7 @@ class Tracker:
         "Show a line of numbers, and record them."
         if self.quiet: return
         self.screen.show(update, metrics, self.time_left(update))
-        self._try("writer", lambda: self._record(update, metrics))
-        self._try("run", lambda: self.run.log(metrics, step=update))
-
-    @cached_property
-    def _kept(self) -> set[tuple[str, int]]: # (name, update)
-        "What an earlier process wrote to TensorBoard's files, up to start_update."
-        folder = self.config.tensorboard_log_dir
-        assert folder is not None  # where there is a writer
-        self.writer.flush()
-        lines = read_scalars(folder).items()
-        return {(name, step) for name, line in lines for step, _ in line}
-
-    def _record(self, update: int, metrics: dict[str, float]) -> None:
-        "To TensorBoard's files, but not what an earlier process wrote for the same update."
-        for name, value in metrics.items():
-            if update > self.start or (name, update) not in self._kept:
-                self.writer.add_scalar(name, value, update)
-        self.writer.flush()
+        self.record(update, metrics)
 
     def flush(self) -> None:
         "Have all that was logged in the files; to be called before a checkpoint is written."

@@ -61,7 +61,7 @@ def fetch(run: Run,
         if train.position["cycle"] > epoch + 1:
             raise UserError(NOTHING)
 
-
+# %% ../nbs/12_trainer.ipynb #12-007b
 @contextmanager
 def compiler_errors(compiled: bool): # whether the model went through torch.compile
     "An error of the compiler as one line."

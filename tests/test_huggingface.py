@@ -216,7 +216,8 @@ def test_code_stands_alone():
     nodes = list(ast.walk(ast.parse(modelling_code())))
     names = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
     names += [node.names[0].name for node in nodes if isinstance(node, ast.Import)]
-    assert {name.split(".")[0] for name in names} == {"torch", "transformers"}
+    wanted = {"collections", "typing", "torch", "transformers"}
+    assert {name.split(".")[0] for name in names} == wanted
     assert "ModelConfig" not in modelling_code().replace("AnnotatedMPNetConfig", "")
 
 
