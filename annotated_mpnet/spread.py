@@ -45,6 +45,13 @@ class OneProcess:
         "Around the forward and the backward pass of one micro-batch."
         return nullcontext()
 
+    def stops(self,
+              caught: list[int], # signals that came to this rank
+              last: bool,        # before the last of several micro-batches, or after an evaluation
+             ) -> int: # a signal, the same for all ranks; 0: none
+        "Whether what is under way is abandoned here, by all ranks together."
+        return caught[0] if caught else 0
+
     def norm(self, norm: torch.Tensor) -> torch.Tensor: # of `clip_gradient`
         "The norm of the whole gradient."
         return norm
@@ -87,6 +94,9 @@ class Replicas(OneProcess):
     def micro_batch(self, losses: nn.Module, last: bool):
         return nullcontext() if last else losses.no_sync()
 
+    def stops(self, caught: list[int], last: bool) -> int:
+        return self.ranks.agree(caught) if caught or last else 0
+
     def evaluated(self, losses: nn.Module) -> nn.Module:
         return losses.module.model
 
@@ -102,6 +112,9 @@ class Shards(OneProcess):
     def place(self, model: MPNetForPretraining, device: torch.device) -> nn.Module:
         from annotated_mpnet.sharding import sharded  # here: it takes a while to import
         return sharded(model, device)
+
+    def stops(self, caught: list[int], last: bool) -> int:
+        return self.ranks.agree(caught)
 
     def norm(self, norm: torch.Tensor) -> torch.Tensor:
         return norm.full_tensor()

@@ -68,6 +68,7 @@ class Watch(threading.Thread):
         self.over = threading.Event()
         self.marks, self.limit = 0, PATIENCE
         self.longest, self.since = 0.0, time.monotonic()
+        self.ending = False       # this rank ends by itself: it judges nobody any more
         self.settled = False      # the first update is done: compiling and warming up may take long
         self.advice = lambda: ""  # what to do when a rank is lost, in words
         self.beat(0)
@@ -113,7 +114,7 @@ class Watch(threading.Thread):
                 ages = now - alive[rank], now - moved[rank]
                 seen.append(Seen(*ages, int(steps), float(limit), ended[rank]))
             before = now_said
-            if lost := verdict(seen):
+            if not self.ending and (lost := verdict(seen)):
                 self.end(*lost)
 
     def lost(self, ranks: list[int], what: str) -> str: # one line
