@@ -10,17 +10,20 @@ NB ?=
 CPU ?= avx2
 THREADS ?= 1
 PORT ?= 8000
+MINUTES ?= 60
+SEED ?= 0
 # Threads that wait spinning slow each other down where the cores are shared, as by two notebooks under test. The demo spins a little.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
-.PHONY: help demo test test-like test-lowest test-newest docs docs-serve notebooks slides clean FORCE
+.PHONY: help demo test test-like test-lowest test-newest torture docs docs-serve notebooks slides clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries (no network, no GPU); replaces an earlier demo'
 	@echo 'make test        run every notebook and every test; check that package, README and notebooks are in step'
 	@echo 'make test-like   the same with the instruction set and the threads of another machine (CPU=avx2 THREADS=1)'
 	@echo 'make test-lowest run the tests on the lowest versions that settings.ini allows (Python 3.11)'
 	@echo 'make test-newest run all on the newest versions of everything'
+	@echo 'make torture     end runs in every way that we know of, resume them, compare them (MINUTES=60)'
 	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it (PORT=8000)'
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides (SLIDES="07 12" for others)'
@@ -44,6 +47,9 @@ test-newest: $(NEWEST)/.ready-newest
 
 notebooks: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_notebooks.py $(NB)
+
+torture: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/torture.py --minutes $(MINUTES) --seed $(SEED)
 
 docs: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/build_docs.py

@@ -42,10 +42,13 @@ def in_common(error: Exception | None, # of this rank
               ranks: Ranks,            # one of which has an error
              ) -> Exception:           # to raise
     "The error that all ranks raise; to send it to others, any error becomes a line."
+    mine = error
     if ranks.size > 1 and not isinstance(error, (Interrupted, UserError, type(None))):
-        error = UserError(f"{type(error).__name__}: {error}")
-    found = next(filter(None, ranks.collect(error)))
+        mine = UserError(f"{type(error).__name__}: {error}")
+    found = next(filter(None, ranks.collect(mine)))
     found.in_common = True
+    if found is not error:
+        found.__cause__ = error
     return found
 
 
@@ -60,13 +63,13 @@ def fetch(run: Run,
         mine = counts_of(micro_batches, run.model.config, config.return_mlm)
         rows = ranks.gather([*mine, len(micro_batches), error is not None])
         if rows[:, -1].any():
-            raise in_common(error, ranks) from error
+            raise in_common(error, ranks)
         counts = Counts(*map(int, rows.sum(0).tolist()[:len(mine)]))
         if counts.predicted:
             missing = int(rows[:, -2].max()) - len(micro_batches)
             return micro_batches + [idle_batch(config.objective)] * missing, counts
         if train.position["cycle"] > epoch + 1:
-            raise UserError(NOTHING)
+            raise in_common(UserError(NOTHING), ranks)
 
 # %% ../nbs/11f_before_and_after.ipynb #11f-013
 MANY = 20 # updates in a row without a finite gradient after which a run ends

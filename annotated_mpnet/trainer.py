@@ -95,7 +95,7 @@ def update(run: Run,
     "Fetch one, and learn from it."
     with run.meter.waiting():
         micro_batches, counts = fetch(run, batches)
-    if not run.begun:
+    if not run.stepped:
         tracker.say(summary(run))  # now that there is something to learn from
     try:
         learn(run, micro_batches, counts)

@@ -522,3 +522,10 @@ def test_two_ranks_beside_a_run_are_refused(tmp_path):
         assert group.finish() == [2, 2]
         line, = group.said().splitlines()
         assert f"in use: process {os.getpid()} on {socket.gethostname()}" in line
+
+
+def test_the_torture_chamber_opens(capsys):
+    "The longer command begins; what it does takes an hour (`make torture`)."
+    import torture
+    assert torture.main(["--minutes", "0"]) == 0
+    assert "0 lives in 0 starts, 0 checkpoints read and whole" in capsys.readouterr().out
