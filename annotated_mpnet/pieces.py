@@ -46,7 +46,7 @@ def in_common(error: Exception | None, # of this rank
     if ranks.size > 1 and not isinstance(error, (Interrupted, UserError, type(None))):
         mine = UserError(f"{type(error).__name__}: {error}")
     found = next(filter(None, ranks.collect(mine)))
-    found.in_common = True
+    vars(found)["in_common"] = True
     if found is not error:
         found.__cause__ = error
     return found

@@ -100,7 +100,7 @@ def equip(model: MPNetForPretraining, # of a `Start`
     if config.compile:
         model.mpnet.compile(dynamic=True)
 
-
+# %% ../nbs/11e_a_runs_state.ipynb #11e-run
 CHANGING = ("update", "todo", "steps", "metrics", "lost", "best_loss", "told")
 
 
@@ -206,7 +206,7 @@ def heard(run: Run) -> tuple[int, list[dict[str, torch.Tensor]]]: # on the first
     skipped = sum(int(count.view(torch.int64)) for count, *_ in parts)
     return skipped, [dict(zip(mine, map(torch.clone, states))) for _, *states in parts[1:]]
 
-
+# %% ../nbs/11e_a_runs_state.ipynb #11e-state
 def state_of(run: Run) -> dict:
     "What resumes a run exactly, beside its model; every rank calls this."
     ranks, train = run.ranks, run.start.train

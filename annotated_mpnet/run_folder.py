@@ -139,7 +139,7 @@ def _get(folder: Path, path: Path) -> int: # of a run; of its lock -> the open l
             return handle
         os.close(handle)  # its last holder has just deleted it
 
-
+# %% ../nbs/11a_the_runs_folder.ipynb #11a-locked
 def _sign(handle: int) -> None: # an open lock
     "Write into a lock who has it."
     host = re.sub(r"[^A-Za-z0-9_.-]", "", socket.gethostname())[:100] or "this-machine"

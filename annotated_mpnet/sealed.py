@@ -128,9 +128,7 @@ def sync_folder(folder: Path, # one that holds a file that was just renamed
         os.close(handle)
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-022
-def check_room(folder: Path, # to write into
-               size: int,    # bytes of tensors to write
-              ) -> None:
+def check_room(folder: Path, size: int) -> None: # size: bytes of tensors to write there
     "An OSError before the disk is full, rather than in the midst of writing."
     free = shutil.disk_usage(folder).free
     need = size + size // 100 + 2**24  # names, the tokenizer, and a margin

@@ -69,7 +69,7 @@ def gradient(run: Run,
     known = (torch.full_like(loss, n) for n in (n_predicted, counts.filled, counts.columns))
     return Step(loss, right, norm, done, *known)
 
-
+# %% ../nbs/12_trainer.ipynb #12-learn
 def learn(run: Run,
           micro_batches: list[dict], # of `fetch`
           counts: Counts,
@@ -253,8 +253,9 @@ def saved_whatever_happens(run: Run, tracker: Tracker) -> Iterator[None]:
         path = save_interval(run, tracker, whole=True) if run.begun else run.start.path
         raise Stopped(stop.signum, run.update, path) from None
     except UserError as error:
-        where = save_after(run, tracker, error)
-        raise UserError(f"{error}; {where}" if where else str(error)) from error
+        if where := save_after(run, tracker, error):
+            raise UserError(f"{error}; {where}") from error
+        raise
     except BaseException as error:
         if where := save_after(run, tracker, error):
             logger.warning("the run ends after update %d; %s", run.update, where)
@@ -284,7 +285,7 @@ def claimed(start: Start) -> Iterator[None]: # of `prepare`
         ranks.wait()
         yield
 
-
+# %% ../nbs/12_trainer.ipynb #12-train
 def train(start: Start, # of `prepare`
           callback: Callable | None = None, # called as callback(update, metrics) after each update
          ) -> dict: # the final metrics, and the paths of the checkpoints
@@ -302,7 +303,8 @@ def train(start: Start, # of `prepare`
             with saved_whatever_happens(run, tracker):
                 with closing(iter(start.train)) as batches:  # its workers end with it
                     loop(run, batches, tracker, callback)
-                finish(run, tracker)
+                with run.whole_or_undone():
+                    finish(run, tracker)
         return result_of(run)
 
 
