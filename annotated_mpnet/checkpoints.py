@@ -96,7 +96,9 @@ def save_sharded(path: Path,             # the folder to make or replace, checkp
     "As `save_checkpoint`, but each rank writes what it has."
     from annotated_mpnet.sharding import write_shards
     temporary = path.with_name(f".{path.name}.{ranks.share(os.getpid)}.tmp")
-    content = _content(path, model, tokenizer, config, update, metrics)
+    content: dict = {}  # what the first rank writes
+    if ranks.first:
+        content = _content(path, model, tokenizer, config, update, metrics)
     tensors = {"model": model.state_dict()}
     if state is not None:
         tensors["optimizer"] = state["optimizer"]["state"]

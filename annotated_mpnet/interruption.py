@@ -43,9 +43,11 @@ class Stopped(Exception):
 # %% ../nbs/11d_interruption.ipynb #11d-listen
 def wanted() -> list[int]:
     "The signals that stop a run: SIGINT, SIGTERM, and SIGHUP unless nohup has it ignored."
+    found: list[int] = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    return [signal.SIGINT, signal.SIGTERM, *([] if ignored else [hangup])]
+    if hangup and signal.getsignal(hangup) != signal.SIG_IGN:
+        found.append(hangup)
+    return found
 
 
 def acknowledge(signum: int) -> None:

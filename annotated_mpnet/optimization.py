@@ -8,6 +8,7 @@ __all__ = ['SCHEDULE', 'parameter_groups', 'make_optimizer', 'set_hyperparameter
 
 # %% ../nbs/08_optimization.ipynb #08-004
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -62,7 +63,7 @@ def changed_schedule(config: PretrainConfig, # checked: arguments of a run that 
                      update: int,            # updates done
                     ) -> str:                # one line; empty: it is as planned
     "The learning rate of the next update, where another one was planned."
-    before = {name: stored.get(name) for name in SCHEDULE}
+    before: dict[str, Any] = {name: stored.get(name) for name in SCHEDULE}
     if not all(isinstance(x, (int, float)) for x in before.values()):
         return ""
     try:

@@ -192,7 +192,7 @@ def set_random_state(state: dict[str, torch.Tensor]) -> None: # of `random_state
 
 def tell_first(run: Run) -> None: # every rank calls this, at the end of an update
     "The first rank learns what a state of the whole run needs of the others."
-    if run.ranks.size > 1:
+    if run.ranks.size > 1 and not run.start.spread.in_folders:
         skipped = torch.tensor([run.start.train.position["skipped"]]).view(torch.uint8)
         parts = [skipped, *random_state(run.start.device).values()]
         run.told = run.ranks.to_first(torch.cat(parts))

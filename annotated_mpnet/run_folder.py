@@ -27,7 +27,7 @@ from .sealed import check_room, sync_folder, tensor_bytes
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -111,7 +111,7 @@ def _lock(folder: Path, handle: int) -> bool: # an open file -> False: another p
             return _take(handle, fcntl.LOCK_EX)
         why = "this system has no file locks"
     except OSError as error:
-        why = error.strerror
+        why = error.strerror or str(error)
     logger.warning("%s can't be locked (%s): see to it that no other run writes into it",
                    folder, why)
     return True

@@ -204,8 +204,8 @@ def loop(run: Run,
          callback: Callable | None, # called as callback(update, metrics) after each update
         ) -> None:
     "Piece after piece, each of them whole or undone, until all updates are."
-    pieces = {"tell": partial(tell, callback=callback), "log": log,
-              "validate": validate, "save": save_interval}
+    pieces: dict[str, Callable] = {"tell": partial(tell, callback=callback), "log": log,
+                                   "validate": validate, "save": save_interval}
     while run.todo or run.update < run.config.total_updates:
         with run.whole_or_undone():
             if run.todo:
@@ -218,8 +218,9 @@ def loop(run: Run,
 # %% ../nbs/12_trainer.ipynb #12-rescue
 def is_exact_alone(run: Run, error: BaseException) -> bool:
     "Whether this rank, by itself, has the whole state."
-    lost_on_gpu = run.start.device.type == "cuda" and tells_of_a_lost_rank(error)
-    return run.ranks.first and not run.start.spread.in_folders and not lost_on_gpu
+    lost = isinstance(error, Exception) and tells_of_a_lost_rank(error)
+    unsure = lost and run.start.device.type == "cuda"
+    return run.ranks.first and not run.start.spread.in_folders and not unsure
 
 
 def save_after(run: Run, tracker: Tracker, error: BaseException) -> str: # one line, or nothing

@@ -72,7 +72,7 @@ def worker_loader(make: Callable[[int], Iterator], # number of a worker -> its i
 # %% ../nbs/07f_workers.ipynb #07f-deaths
 class Deaths:
     "Tells of a worker that died, but only where its items are waited for."
-    theirs = None   # PyTorch's handler of SIGCHLD, which raises wherever the program is
+    theirs: Any = None  # PyTorch's handler of SIGCHLD, which raises wherever the program is
     waiting = False
     met: Exception | None = None
 

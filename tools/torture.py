@@ -28,14 +28,15 @@ for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_
                     "TOKENIZERS_PARALLELISM": "false"}.items():
     os.environ.setdefault(name, value)
 
-from helpers_ranks import Group  # noqa: E402 (after the environment that they read)
-from helpers_runs import FIXTURES, Run
-from test_resume import same
+# after the environment that they read
+from helpers_ranks import Group  # noqa: E402
+from helpers_runs import FIXTURES, Run  # noqa: E402
+from test_resume import same  # noqa: E402
 
-from annotated_mpnet.checkpoints import interval_checkpoints, read_checkpoint
-from annotated_mpnet.configuration import UserError
-from annotated_mpnet.run_folder import run_files
-from annotated_mpnet.tokenization import embedded_corpus
+from annotated_mpnet.checkpoints import interval_checkpoints, read_checkpoint  # noqa: E402
+from annotated_mpnet.configuration import UserError  # noqa: E402
+from annotated_mpnet.run_folder import run_files  # noqa: E402
+from annotated_mpnet.tokenization import embedded_corpus  # noqa: E402
 
 MODEL = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 32 "
          "--encoder-attention-heads 2 --max-tokens 24 --dropout 0.1 --batch-size 4 "
