@@ -10,13 +10,15 @@ NB ?=
 CPU ?= avx2
 THREADS ?= 1
 PORT ?= 8000
+MINUTES ?= 60
+SEED ?= 0
 # Threads that wait spinning slow each other down where the cores are shared, as by two notebooks
 # under test. The demo spins a little.
 export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
 .PHONY: help demo test test-like test-lowest test-newest
-.PHONY: docs docs-serve notebooks slides clean FORCE
+.PHONY: torture docs docs-serve notebooks slides clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries, without network'
 	@echo '                 and GPU; replaces an earlier demo'
@@ -27,6 +29,8 @@ help:
 	@echo 'make test-lowest run the tests on the lowest versions that settings.ini allows'
 	@echo '                 (Python 3.11)'
 	@echo 'make test-newest run all on the newest versions of everything'
+	@echo 'make torture     end runs in every way that we know of, resume them, compare them'
+	@echo '                 (MINUTES=60)'
 	@echo 'make notebooks   export, run and clean the notebooks, then write README.md and the'
 	@echo '                 pages of docs/ that come from them'
 	@echo 'make docs        build the website in _docs; `make docs-serve` builds and shows it'
@@ -53,6 +57,9 @@ test-newest: $(NEWEST)/.ready-newest
 
 notebooks: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/run_notebooks.py $(NB)
+
+torture: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/torture.py --minutes $(MINUTES) --seed $(SEED)
 
 docs: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/build_docs.py

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'SEAL_BYTES', 'seal', 'seal_is_right', 'tensor_bytes', 'HashingWriter', 'write_sealed', 'sync_folder',
-           'write_whole', 'remove', 'remove_leftovers', 'wanted_global']
+           'check_room', 'write_whole', 'remove', 'remove_leftovers', 'wanted_global']
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-004
 import errno
@@ -128,7 +128,7 @@ def sync_folder(folder: Path, # one that holds a file that was just renamed
         os.close(handle)
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-022
-def _check_room(folder: Path, size: int) -> None: # size: bytes of tensors to write
+def check_room(folder: Path, size: int) -> None: # size: bytes of tensors to write there
     "An OSError before the disk is full, rather than in the midst of writing."
     free = shutil.disk_usage(folder).free
     need = size + size // 100 + 2**24  # names, the tokenizer, and a margin
@@ -145,7 +145,7 @@ def write_whole(path: Path,    # the file to make or replace
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     size = tensor_bytes(content)
     try:
-        _check_room(path.parent, size)
+        check_room(path.parent, size)
         write_sealed(temporary, content)
         os.replace(temporary, path)
         sync_folder(path.parent)

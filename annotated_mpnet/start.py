@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['logger', 'SOURCES', 'NOT_CARRIED', 'Remarks', 'SETTINGS', 'ARCHITECTURE', 'carry_over', 'fit_to_model',
-           'same_vocabulary', 'run_files', 'updates_behind', 'refuse_to_mix', 'make_room', 'Origin', 'from_checkpoint',
-           'read_origin', 'build_model', 'with_settings', 'with_given', 'after_restart', 'agreed', 'Start',
-           'check_texts', 'spread_of', 'resolve', 'tokenizer_for', 'batches_of', 'resume_data', 'prepare']
+           'same_vocabulary', 'Origin', 'from_checkpoint', 'read_origin', 'build_model', 'with_settings', 'with_given',
+           'after_restart', 'agreed', 'Start', 'check_texts', 'spread_of', 'resolve', 'tokenizer_for', 'batches_of',
+           'resume_data', 'prepare']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-004
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +19,18 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from .checkpoints import (
-    choose_checkpoint, interval_checkpoints, interval_number, is_ours, read_checkpoint,
-    read_update, remove, tokenizer_of, weights_of)
+    choose_checkpoint, is_ours, read_checkpoint, tokenizer_of, weights_of)
 from .configuration import (
     FIELDS, ModelConfig, PretrainConfig, UserError, flag, given_names, show)
 from .data import Batches, Shuffled, fixed, load_data, make_batches
 from .machine import choose_device
 from .model import MPNetForPretraining
-from .ranks import Ranks, is_restart, restarts
+from .optimization import changed_schedule
+from .ranks import Ranks, is_restart, restarts, same_arguments
 from .rules import check
+from .run_folder import (
+    make_room as make_room, refuse_if_live, refuse_to_mix, run_files as run_files, stamps,
+    to_resume, updates_behind as updates_behind)
 from .spread import OneProcess, how_to_spread
 from .tokenization import check_special_tokens, load_tokenizer
 
@@ -99,50 +101,6 @@ def same_vocabulary(model: ModelConfig, # of the weights to begin from
         said = f"the tokenizer has {n} tokens, {origin} has {model.vocab_size}"
         remarks.append((logging.WARNING, said))
 
-# %% ../nbs/11b_where_a_run_begins.ipynb #11b-015
-def run_files(folder: Path, # of a run
-             ) -> list[Path]: # its checkpoints, the newest interval first
-    "What a run has saved."
-    others = [Path(folder) / f"{name}_checkpoint.pt" for name in ("best", "final")]
-    return [*interval_checkpoints(folder), *filter(Path.exists, others)]
-
-
-def updates_behind(path: Path) -> int: # of a run's files
-    "The updates that a checkpoint has behind it; 0 where the file doesn't say."
-    number = interval_number(path)
-    return read_update(path) if number is None else number
-
-
-def refuse_to_mix(config: PretrainConfig,   # a run's arguments
-                  path: Path | None = None, # the checkpoint that it begins from
-                  update: int | None = None, # that it has behind it; None: only its weights count
-                 ) -> list[Path]:           # files of another history, to make room later
-    "An error if the files of another run are in the way."
-    folder = Path(config.checkpoint_dir)
-    found = run_files(folder)
-    if path and path.resolve().parent == folder.resolve():  # its own folder
-        return [file for file in found if update is None or updates_behind(file) > update]
-    if found and not config.overwrite:
-        raise UserError(f"--checkpoint-dir {folder} already holds {found[0].name}; "
-                        "give another --checkpoint-dir, or --overwrite to replace it")
-    return found
-
-
-def make_room(files: Sequence[Path], # of an earlier run, in one folder
-              overwrite: bool,       # delete them; False: keep them aside
-             ) -> None:
-    "Take the files of an earlier run out of the way."
-    if overwrite:
-        for path in files:
-            remove(path)
-        return
-    folders = (files[0].parent / f"earlier-{n}" for n in count(1))
-    aside = next(folder for folder in folders if not folder.exists())
-    aside.mkdir()
-    logger.info("the files of the earlier history are now in %s", aside)
-    for path in files:
-        path.rename(aside / path.name)
-
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-018
 class Origin(NamedTuple):
     "What a run begins from, read once."
@@ -162,7 +120,7 @@ def from_checkpoint(config: PretrainConfig, # as the user gave it, with resume
         path = Path(config.resume_checkpoint)
         content = read_checkpoint(path, trust)
     else:
-        path, content = choose_checkpoint(Path(config.checkpoint_dir), trust)
+        path, content = to_resume(Path(config.checkpoint_dir), trust)
     model, weights = weights_of(content, path)
     tokenizer = tokenizer_of(content, path) if is_ours(content) else None
     kept = {name: x for name, x in content.items() if name not in ("model", "tokenizer")}
@@ -234,11 +192,14 @@ def agreed(config: PretrainConfig, # as the user gave it
           ) -> PretrainConfig:     # the same on every rank
     "The beginning of a run, decided by the first rank."
     def decide():
+        refuse_if_live(Path(config.checkpoint_dir))
         found = after_restart(config)
         if ranks.size == 1 or not found.resume or found.resume_checkpoint:
             return found
-        path, _ = choose_checkpoint(Path(found.checkpoint_dir), found.trust_checkpoint)
+        path, _ = to_resume(Path(found.checkpoint_dir), found.trust_checkpoint)
         return with_given(found, resume_checkpoint=str(path))
+
+    same_arguments(config, ranks)
     return ranks.share(decide)
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-023
@@ -257,6 +218,7 @@ class Start:
     path: Path | None = None      # of the checkpoint that is resumed
     content: dict | None = None   # of it, but for the weights; None: the run begins at update 0
     in_the_way: Sequence[Path] = () # files that make room once the first update is done
+    seen: dict[str, int] | None = None # `stamps` of the run's folder when it was looked at
     remarks: Sequence[tuple[int, str]] = () # what the user should know
 
     @property
@@ -298,10 +260,14 @@ def resolve(config: PretrainConfig, # as the user gave it
     if origin:
         config = fit_to_model(config, given, origin.model, origin.name, whole=bool(content))
     config = check(config, own_texts)
-    if origin and content and config.total_updates < content["update"]:
-        raise UserError(
-            f"--total-updates {config.total_updates} is below the {content['update']} "
-            f"updates that {origin.path} has behind it; it may grow, not shrink")
+    if origin and content:
+        update = content["update"]
+        if config.total_updates < update:
+            raise UserError(
+                f"--total-updates {config.total_updates} is below the {update} updates that "
+                f"{origin.path} has behind it; it may grow, not shrink")
+        if said := changed_schedule(config, content["config"], update):
+            remarks.append((logging.INFO, said))
     return config
 
 
@@ -367,6 +333,7 @@ def prepare(config: PretrainConfig,        # as the user gave it
     config = agreed(config, ranks)
     given, device = frozenset(given_names(config)), choose_device(ranks)
     remarks: Remarks = []
+    seen = stamps(Path(config.checkpoint_dir))
     if not config.resume and not config.overwrite:
         refuse_to_mix(config)  # before anything takes time
     origin = read_origin(config)
@@ -391,4 +358,4 @@ def prepare(config: PretrainConfig,        # as the user gave it
         remarks += resume_data(texts[0], content, path, ranks)
     remarks += [(logging.DEBUG, f"{flag(name)} {show(getattr(config, name))}") for name in FIELDS]
     return Start(config, given, model, tokenizer, *texts, device, spread,
-                 path if content else None, content, in_the_way, remarks)
+                 path if content else None, content, in_the_way, seen, remarks)

@@ -113,6 +113,7 @@ class Watch(threading.Thread):
         self.over = threading.Event()
         self.marks, self.longest, self.since = 0, 0.0, time.monotonic()
         self.limit: float = PATIENCE
+        self.ending = False       # this rank ends by itself: it judges nobody any more
         self.settled = False      # the first update is done: compiling and warming up may take long
         self.advice = lambda: ""  # what to do when a rank is lost, in words
         self.beat(0)
@@ -146,7 +147,7 @@ class Watch(threading.Thread):
                 continue
             failed = 0
             seen = sightings.look(beats, ended)
-            if lost := verdict(seen):
+            if not self.ending and (lost := verdict(seen)):
                 self.end(*lost)
 
     def lost(self, ranks: list[int], what: str) -> str: # one line

@@ -220,7 +220,9 @@ def test_ctrl_c(place):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130, err
-    assert is_one_line(err, "pretrain-mpnet: stopped by SIGINT after update ")
+    first, last = err.splitlines()
+    assert first.startswith("pretrain-mpnet: SIGINT: breaking off") and "second Ctrl-C" in first
+    assert last.startswith("pretrain-mpnet: stopped by SIGINT after update ")
 
 
 def test_convert_to_hf_without_words():
