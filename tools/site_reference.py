@@ -257,7 +257,7 @@ def module_page(module: str, title: str, lesson: str, repository: str) -> str:
               f"built and explained in [{title}](../{lesson}).\n"]
     for name, statement in public(tree):
         links = f"[source]({repository}/annotated_mpnet/{module}.py#L{statement.lineno})"
-        if not isinstance(statement, ast.Assign):
+        if isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
             links += f" · [in the lesson](../{lesson}#def-{name})"
         links = f"::: {{.source}}\n{links}\n:::\n"
         if isinstance(statement, ast.FunctionDef):
