@@ -73,16 +73,27 @@ class Exchange:
         return things
 
 # %% ../nbs/08b_ranks.ipynb #08b-007b
+def _outcome(make: Callable) -> Any:
+    "What a function gives, or the user error that it raises."
+    try:
+        return make()
+    except UserError as error:
+        vars(error)["in_common"] = True  # all ranks will raise it
+        return error
+
+
 class Ranks(Exchange):
     "The processes of a run, and what they decide and add up together."
 
     def share(self, make: Callable) -> Any:
-        "What a function gives on rank 0, for everybody; the others don't call it."
+        "What a function gives on rank 0, or its user error, for everybody."
         if self.group is None:
             return make()
-        things = [make() if self.first else None]
+        things = [_outcome(make) if self.first else None]
         with self.waiting():
             dist.broadcast_object_list(things, src=0, group=self.group)
+        if isinstance(things[0], UserError):
+            raise things[0]
         return things[0]
 
     def to_first(self, x: torch.Tensor) -> list[torch.Tensor]: # x on the CPU; empty elsewhere

@@ -11,7 +11,7 @@ __all__ = ['logger', 'compiler_errors', 'gradient', 'learn', 'update', 'at_home'
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -280,11 +280,12 @@ def try_to_save(start: Start) -> None: # of `prepare`
 @contextmanager
 def claimed(start: Start) -> Iterator[None]: # of `prepare`
     "The run's folder is its own, until it ends, and can take its checkpoints."
-    ranks = start.ranks
-    with locked(Path(start.config.checkpoint_dir)) if ranks.first else nullcontext():
-        if ranks.first:
+    with ExitStack() as held:
+        def claim() -> None:
+            held.enter_context(locked(Path(start.config.checkpoint_dir)))
             try_to_save(start)
-        ranks.wait()
+
+        start.ranks.share(claim)
         yield
 
 # %% ../nbs/12_trainer.ipynb #12-train

@@ -296,7 +296,7 @@ class Torture:
 
     def live(self, number: int, until: float) -> bool: # whether it came to its end
         "One life."
-        source, ranks = self.chance.choice(list(SOURCES)), self.chance.choice([1, 1, 2])
+        source, ranks = self.chance.choice(list(SOURCES)), self.chance.choice([1, 2])
         life = Life(self.folder(f"life-{number}"), source, ranks, self.chance.choice([0, 2]),
                     self.chance)
         whole = self.whole(source, ranks)
