@@ -30,7 +30,7 @@ class Stopped(Exception):
     def __init__(self,
                  signum: int, # the signal
                  update: int, # updates done
-                 path: Path | None, # the checkpoint that holds the state; None: nothing was done yet
+                 path: Path | None, # the checkpoint with the state; None: nothing was done
                 ):
         name = signal.Signals(signum).name
         said = f"stopped by {name} before anything was done; start again, nothing is lost"

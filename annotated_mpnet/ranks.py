@@ -72,6 +72,15 @@ class Exchange:
             dist.all_gather_object(things, thing, group=self.group)
         return things
 
+    def to_first(self, x: torch.Tensor) -> list[torch.Tensor]: # x on the CPU; empty elsewhere
+        "Everybody's tensor, for the first rank."
+        if self.group is None:
+            return [x]
+        into = [torch.empty_like(x) for _ in range(self.size)] if self.first else None
+        with self.waiting():
+            dist.gather(x, into, dst=0, group=self.group)
+        return into or []
+
 # %% ../nbs/08b_ranks.ipynb #08b-007b
 def _outcome(make: Callable) -> Any:
     "What a function gives, or the user error that it raises."
@@ -95,15 +104,6 @@ class Ranks(Exchange):
         if isinstance(things[0], UserError):
             raise things[0]
         return things[0]
-
-    def to_first(self, x: torch.Tensor) -> list[torch.Tensor]: # x on the CPU; empty elsewhere
-        "Everybody's tensor, for the first rank."
-        if self.group is None:
-            return [x]
-        into = [torch.empty_like(x) for _ in range(self.size)] if self.first else None
-        with self.waiting():
-            dist.gather(x, into, dst=0, group=self.group)
-        return into or []
 
     def agree(self, caught: list[int]) -> int: # signals of this rank -> one of some rank, or 0
         "Whether to stop, decided by all."

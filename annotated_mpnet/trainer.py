@@ -26,7 +26,7 @@ from .model import parameter_counts
 from .optimization import clip_gradient, learning_rate
 from .pieces import Diverged, due_now, fetch, log, newest, tell
 from .ranks import idle_batch, leave_marker
-from .run import Meter, Run, state_of, tell_first
+from .run import Meter, Run, state_of, tell_first, whole_or_undone
 from .run_folder import (
     drop_replaced, locked, make_folder, make_room, refuse_if_changed, state_bytes, try_writing)
 from .sealed import remove_leftovers
@@ -208,7 +208,7 @@ def loop(run: Run,
     pieces: dict[str, Callable] = {"tell": partial(tell, callback=callback), "log": log,
                                    "validate": validate, "save": save_interval}
     while run.todo or run.update < run.config.total_updates:
-        with run.whole_or_undone():
+        with whole_or_undone(run):
             if run.todo:
                 pieces[run.todo.pop(0)](run, tracker)
             else:
@@ -306,7 +306,7 @@ def train(start: Start, # of `prepare`
             with saved_whatever_happens(run, tracker):
                 with closing(iter(start.train)) as batches:  # its workers end with it
                     loop(run, batches, tracker, callback)
-                with run.whole_or_undone():
+                with whole_or_undone(run):
                     finish(run, tracker)
         return result_of(run)
 

@@ -125,7 +125,8 @@ def test_model_and_tokenizer_come_back(saved):
     model, tokenizer = load_model(saved.path), load_checkpoint_tokenizer(saved.path)
     assert not model.training and model.config == saved.model.config
     demo = demo_tokenizer()
-    for text in ("the task is sentence classification", "", "Zażółć gęślą jaźń 😀", "<mask> of <s>"):
+    texts = ("the task is sentence classification", "", "Zażółć gęślą jaźń 😀", "<mask> of <s>")
+    for text in texts:
         assert tokenizer(text)["input_ids"] == demo(text)["input_ids"]
     assert tokenizer.all_special_ids == demo.all_special_ids and len(tokenizer) == len(demo)
     ids = torch.tensor([tokenizer("the task")["input_ids"]])

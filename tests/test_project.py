@@ -29,6 +29,8 @@ NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 # what the requirements always bring along
 COME_WITH = set("numpy yaml tokenizers safetensors huggingface_hub pyarrow packaging".split())
 LONGEST_FUNCTION = 60
+LONGEST_MODULE, LONGEST_CLASS = 350, 100
+LONGEST_CELL, WIDEST_LINE = 60, 100
 SOLVED = "#| code-fold: true\n#| code-summary: Solution\nassert 1"
 
 
@@ -95,6 +97,25 @@ def test_functions_fit_on_a_screen(module):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = node.end_lineno - node.lineno + 1
             assert lines <= LONGEST_FUNCTION, f"{module.name}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda p: p.name)
+def test_rooms_and_what_is_in_them_have_a_size_that_one_can_read(module):
+    source = module.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= LONGEST_MODULE, module.name
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    long = [c.name for c in classes if c.end_lineno - c.lineno >= LONGEST_CLASS]
+    assert set(long) <= {"PretrainConfig"}  # a field for each argument
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)
+def test_cells_have_a_size_that_one_can_read(notebook):
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        lines = cell.source.splitlines() if cell.cell_type == "code" else []
+        code = [line for line in lines if "%pip" not in line and not line.startswith("#|")]
+        wide = [line for line in code if len(line) > WIDEST_LINE]
+        assert not wide, f"{notebook.name}, cell {cell.id}: {wide[0]}"
+        assert len(lines) <= LONGEST_CELL or "class PretrainConfig:" in cell.source, cell.id
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)

@@ -431,7 +431,7 @@ LOOK = """async () => {
 
 
 # What doesn't fit, with all that is folded open: blocks that have to be pushed sideways, what
-# reaches beyond the page, or to where the block that it is in can't be scrolled, words that are cut.
+# reaches beyond the page, or to where the block that it is in can't be scrolled, and cut words.
 FIT = """() => {
   const folded = [...document.querySelectorAll("article details:not([open])")];
   for (const details of folded) details.open = true;

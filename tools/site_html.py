@@ -100,7 +100,8 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
     for n, img in enumerate(main.find_all("img")):
         source = img.get("src", "")
         if source.endswith(".svg") and "://" not in source:
-            draw_inline(img, out / posixpath.normpath(posixpath.join(posixpath.dirname(page), source)))
+            path = posixpath.join(posixpath.dirname(page), source)
+            draw_inline(img, out / posixpath.normpath(path))
             continue
         if source.startswith("data:image/png;base64,"):
             data = base64.b64decode(source.partition(",")[2])
@@ -126,7 +127,7 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
 
 
 def draw_inline(img: Tag, file: Path) -> None:
-    "A drawing stands in the page itself and takes the colours of the site, which the reader chooses."
+    "A drawing stands in the page itself and takes the site's colours, which the reader chooses."
     drawing = parse(file.read_text(encoding="utf-8"))
     drawing.find(id="palette").decompose()
     frame = img.find_parent("figure") or img.parent

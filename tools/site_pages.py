@@ -47,7 +47,7 @@ def write_reference(folder: Path) -> None:
 
 
 def link_root_files(text: str) -> str:
-    "Links to files at the root, such as ../CITATION.cff, are no pages: they lead to the repository."
+    "Links to files at the root, such as ../CITATION.cff, are no pages: they go to the repository."
     values = settings()
     repository = f"{values['git_url']}/blob/{values['branch']}"
     return re.sub(r"\]\(\.\./([A-Z_]+\.(?:md|cff))(?=[)#])", rf"]({repository}/\1", text)
