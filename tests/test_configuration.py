@@ -58,7 +58,7 @@ def test_every_argument_of_the_reference_in_its_order():
 def test_additions_are_marked_and_stand_last():
     added = [f.name for f in ALL if f.metadata["added"]]
     assert added == [f.name for f in ALL[len(REFERENCE):]] == [f.name for f in c.groups()["Additions"]]
-    assert added == ["demo", "config", "dataset_config_name", "skip_broken_shards", "packing", "objective", "return_mlm", "pred_prob", "keep_prob", "rand_prob",
+    assert added == ["demo", "config", "dataset_config_name", "skip_broken_shards", "max_broken_share", "packing", "objective", "return_mlm", "pred_prob", "keep_prob", "rand_prob",
                      "no_whole_word_mask", "precision", "attention_backend", "overwrite", "fsdp"]
 
 

@@ -544,7 +544,7 @@ def refused(call, *parts): # the message
 def test_bad_files(tmp_path, content, words):
     (tmp_path / "good.txt").write_text("fine\n")
     (tmp_path / "bad.txt").write_bytes(content)
-    where = dict(train_dir=str(tmp_path), valid_file=str(tmp_path / "good.txt"), test_file=str(tmp_path / "good.txt"))
+    where = dict(train_dir=str(tmp_path), valid_file=str(tmp_path / "good.txt"), test_file=str(tmp_path / "good.txt"), max_broken_share=0.0)
     refused(lambda: load_data(PretrainConfig(**where)), *words)
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "a.txt").write_text("fine")
@@ -586,7 +586,8 @@ def test_arguments_that_contradict(said):
 def stream(folder, **changes):
     "A call that opens a stream and reads it to its end."
     def call():
-        source, *_ = load_data(PretrainConfig(**{"dataset_name": str(folder), "eval_samples": 2, "min_text_length": 0, "buffer_size": 10} | changes))
+        source, *_ = load_data(PretrainConfig(**{"dataset_name": str(folder), "eval_samples": 2, "min_text_length": 0, "buffer_size": 10,
+                                                 "max_broken_share": 0.0} | changes))
         return sorted(i for _, numbers, _ in source.blocks(0) for i in numbers)
     return call
 
@@ -629,7 +630,7 @@ def test_text_that_is_not_utf_8(tmp_path, at):
     for i in range(4): (tmp_path / f"{i}.txt").write_bytes("\n".join(TEXTS[20 * i:][:20]).encode() + (b"\ncaf\xe9\n" if i == at else b""))
     refused(stream(tmp_path), f"{at}.txt", "utf-8")
     if at == 3: # met in the middle of training: what came before stays trained on
-        source = load_data(PretrainConfig(dataset_name=str(tmp_path), eval_samples=2, min_text_length=0, buffer_size=12))[0]
+        source = load_data(PretrainConfig(dataset_name=str(tmp_path), eval_samples=2, min_text_length=0, buffer_size=12, max_broken_share=0.0))[0]
         running = iter(batches_of(source, num_workers=1))
         with pytest.raises(UserError, match="3.txt"): list(running)
 
