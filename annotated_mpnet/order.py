@@ -66,6 +66,9 @@ class Shuffled:
         self.block = block
         self.shuffle = shuffle
         self.name = getattr(texts, "name", f"{len(texts):,} documents")
+        self.facts = getattr(texts, "facts", [])    # what its files are known by
+        self.unread = getattr(texts, "unread", None) # what of them can't be read
+        self.others = getattr(texts, "others", "")  # what else is in their folder, in words
 
     def blocks(self,
                cycle: int,       # number of the epoch

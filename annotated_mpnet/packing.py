@@ -22,6 +22,7 @@ def global_batches(ids: list[list[int]], # tokenized samples
 
 # %% ../nbs/07e_packing.ipynb #07e-010
 _SENTENCE_END = re.compile(r"(?<=[.!?])(?=\s)|(?<=\n)")
+_PIECE = 10_000_000 # characters that are tokenized as one sentence, at most
 
 
 def pack(sentences: Iterable[list[list[int]]], # of each document, the ids of its sentences,
@@ -50,14 +51,22 @@ def pack(sentences: Iterable[list[list[int]]], # of each document, the ids of it
         yield first, row
 
 
+def _sentences(text: str) -> list[str]:
+    "The sentences of a document that aren't blank; one without end comes in pieces."
+    found = [s for s in _SENTENCE_END.split(text) if s.strip()]
+    if len(text) <= _PIECE:
+        return found
+    pieces = (s[i:i + _PIECE] for s in found for i in range(0, len(s), _PIECE))
+    return [piece for piece in pieces if piece.strip()]
+
+
 def _sentence_ids(tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                   texts: list[str],     # documents
                   at_once: int,         # documents to tokenize in one go
                  ) -> Iterator[list[list[int]]]: # of each document, the ids of its sentences
     "Split documents into sentences and tokenize these."
     for begin in range(0, len(texts), at_once):
-        documents = [[s for s in _SENTENCE_END.split(text) if s.strip()]
-                     for text in texts[begin:begin + at_once]]
+        documents = [_sentences(text) for text in texts[begin:begin + at_once]]
         flat, ids = [s for document in documents for s in document], []
         if flat:
             encoded = tokenizer(flat, add_special_tokens=False, return_attention_mask=False)

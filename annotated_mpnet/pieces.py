@@ -115,7 +115,7 @@ def newest(run: Run) -> str: # in words
 def log(run: Run, tracker: Tracker) -> None:
     "Show the means since the last log line; end a run whose numbers are lost for long."
     steps = Step(*torch.stack(run.steps).double().cpu().unbind(1))
-    shown = means(steps, run.lr) | run.meter.rates(run.peak())
+    shown = means(steps, run.lr) | run.meter.rates(run.peak()) | run.start.train.shares()
     for done in steps.done.tolist():
         run.lost = 0 if done else run.lost + 1
     run.metrics.pop("train/skipped_updates", None)

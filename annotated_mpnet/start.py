@@ -6,7 +6,7 @@
 __all__ = ['logger', 'SOURCES', 'NOT_CARRIED', 'Remarks', 'SETTINGS', 'ARCHITECTURE', 'carry_over', 'fit_to_model',
            'same_vocabulary', 'Origin', 'from_checkpoint', 'read_origin', 'build_model', 'with_settings', 'with_given',
            'after_restart', 'agreed', 'Start', 'check_texts', 'spread_of', 'resolve', 'tokenizer_for', 'batches_of',
-           'resume_data', 'prepare']
+           'on_texts', 'resume_data', 'prepare']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-004
 import logging
@@ -22,7 +22,8 @@ from .checkpoints import (
     choose_checkpoint, is_ours, read_checkpoint, tokenizer_of, weights_of)
 from .configuration import (
     FIELDS, ModelConfig, PretrainConfig, UserError, flag, given_names, show)
-from .data import Batches, Shuffled, fixed, load_data, make_batches
+from .data import (
+    Batches, Shuffled, agree_on_texts, fixed, load_data, make_batches)
 from .machine import choose_device
 from .model import MPNetForPretraining
 from .optimization import changed_schedule
@@ -298,9 +299,23 @@ def batches_of(config: PretrainConfig, # checked
         source, valid, test = load_data(config, size)
     else:
         source = Shuffled(train, config.seed, -(-config.buffer_size // size) * size)
+    agree_on_texts((source, valid, test), ranks)
     return (make_batches(config, source, tokenizer, True, ranks),
             make_batches(config, fixed(valid), tokenizer, False, ranks),
             None if test is None else make_batches(config, fixed(test), tokenizer, False, ranks))
+
+
+def on_texts(config: PretrainConfig, # checked
+             source,                 # documents to train on
+            ) -> Remarks:            # nothing of texts that nobody chose
+    "What a run trains on, and what it leaves alone."
+    place = config.train_dir or config.dataset_name
+    if not place:
+        return []
+    said = [(logging.INFO, f"training on {source.name}")]
+    if source.others:
+        said.append((logging.INFO, f"{place} also holds what is not read: {source.others}"))
+    return said
 
 
 def resume_data(train: Batches, # of `batches_of`, at the beginning
@@ -354,6 +369,8 @@ def prepare(config: PretrainConfig,        # as the user gave it
         remarks.append((logging.INFO, f"only the weights are taken from {origin.name}: {said}"))
     model = build_model(config, tokenizer, origin)
     texts = batches_of(config, tokenizer, ranks, train, valid)
+    if train is None:
+        remarks += on_texts(config, texts[0].source)
     if content:
         remarks += resume_data(texts[0], content, path, ranks)
     remarks += [(logging.DEBUG, f"{flag(name)} {show(getattr(config, name))}") for name in FIELDS]

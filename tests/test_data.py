@@ -665,7 +665,7 @@ def test_bad_files(tmp_path, content, words):
     (tmp_path / "good.txt").write_text("fine\n")
     (tmp_path / "bad.txt").write_bytes(content)
     good = str(tmp_path / "good.txt")
-    where = dict(train_dir=str(tmp_path), valid_file=good, test_file=good)
+    where = dict(train_dir=str(tmp_path), valid_file=good, test_file=good, max_broken_share=0.0)
     refused(lambda: load_data(PretrainConfig(**where)), *words)
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "a.txt").write_text("fine")
@@ -712,7 +712,7 @@ def test_arguments_that_contradict(said):
 def stream(folder, **changes):
     "A call that opens a stream and reads it to its end."
     def call():
-        source, *_ = load_stream(folder, **changes)
+        source, *_ = load_stream(folder, max_broken_share=0.0, **changes)
         return sorted(i for _, numbers, _ in source.blocks(0) for i in numbers)
     return call
 
@@ -762,7 +762,8 @@ def test_text_that_is_not_utf_8(tmp_path, at):
         (tmp_path / f"{i}.txt").write_bytes(lines + (b"\ncaf\xe9\n" if i == at else b""))
     refused(stream(tmp_path), f"{at}.txt", "utf-8")
     if at == 3: # met in the middle of training: what came before stays trained on
-        running = iter(batches_of(load_stream(tmp_path, 12)[0], num_workers=1))
+        source, *_ = load_stream(tmp_path, 12, max_broken_share=0.0)
+        running = iter(batches_of(source, num_workers=1))
         with pytest.raises(UserError, match="3.txt"):
             list(running)
 
