@@ -188,7 +188,7 @@ class PretrainConfig:
     dataset_config_name: str | None = arg(None, "configuration of --dataset-name, "
         "for datasets that have several", added=True)
     skip_broken_shards: bool = arg(False, "pass over Parquet files of the stream "
-        "that can't be read, however many, with a warning", added=True)
+        "that can't be read, with a warning", added=True)
     max_broken_share: float = arg(0.01, "share of the records, and of the files, that may be "
         "unreadable: they are skipped with a warning, and above it the run ends; "
         "0: the first one ends it", "in [0, 1]", added=True)

@@ -452,6 +452,7 @@ ELSEWHERE = {
     **dict.fromkeys(("wandb", "wandb_project", "wandb_name", "wandb_id", "wandb_watch"), "test_wandb_through_the_command_stopped_and_resumed"),
     "demo": "test_cli.test_demo_tells_its_story", "config": "test_a_yaml_file",
     "dataset_config_name": "test_options_of_a_stream", "skip_broken_shards": "test_options_of_a_stream",
+    "max_broken_share": "test_texts.test_a_share_above_the_bound_ends_the_run_and_it_resumes_with_a_larger_one",
     "overwrite": "test_resume.test_overwrite_leaves_nothing_of_the_old_run",
 }
 
