@@ -6,7 +6,6 @@
 __all__ = ['Opened', 'limit_of', 'open_dataset', 'open_stream']
 
 # %% ../nbs/07d_sources.ipynb #07d-004
-import logging
 import os
 import re
 import zlib
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .broken import Limit, Unread
 from .configuration import PretrainConfig, UserError
-from .damage import Tables, complaints, short
+from .damage import Tables, complaints, listen, short
 from .files import Facts, facts_of, names_of, walk
 from .streams import Stream, files_at
 from .tokenization import reach_hub
@@ -159,12 +158,8 @@ def _open(config: PretrainConfig, place: Path | None, so_far: dict) -> Opened:
 def open_dataset(config: PretrainConfig, # checked: dataset_name, dataset_config_name, text_field,
                 ) -> Opened:             # skip_broken_shards, max_broken_share
     "The part of a dataset to train on, as a stream; a local folder, or a name on the Hub."
-    import datasets as datasets # here: it takes a second, and sets up its log
+    listen()
     assert config.dataset_name is not None
-    noise = logging.getLogger("datasets")
-    if complaints not in noise.handlers:
-        noise.handlers[:] = [complaints]
-    complaints.last = None
     so_far: dict[str, Any] = {}
     try:
         return _open(config, _place_of(config.dataset_name), so_far)

@@ -557,6 +557,8 @@ ELSEWHERE = {
     "config": "test_a_yaml_file",
     "dataset_config_name": "test_options_of_a_stream",
     "skip_broken_shards": "test_options_of_a_stream",
+    "max_broken_share": "test_texts.test_a_share_above_the_bound_ends_the_run"
+                        "_and_it_resumes_with_a_larger_one",
     "overwrite": "test_resume.test_overwrite_leaves_nothing_of_the_old_run",
 }
 
