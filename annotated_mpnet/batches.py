@@ -51,7 +51,7 @@ class _Item(NamedTuple):
 def _ends_chunk(item: _Item) -> bool:
     return item.position is None
 
-
+# %% ../nbs/07h_batches.ipynb #07h-007z
 def _chunks_of(batches, cycle: int, begin=None, first: int = 0) -> Iterator[_Chunk]:
     "The chunks of an epoch, from the chunk `first` of the block at `begin` on."
     for start, numbers, texts in batches.source.blocks(cycle, begin):

@@ -98,7 +98,7 @@ def _rows_of(lines: Iterable[tuple[int, bytes]], # of `_numbered`
             problem = short(error, 160)
         yield mark(f"{file}, line {number:,}: {problem}", file=False) if problem else text
 
-
+# %% ../nbs/07a_damage.ipynb #07a-010z
 def _up_to_damage(rows: Iterator, # of a file
                   problem: str,   # what is wrong with it
                   local: bool,    # it is on the own disk
@@ -123,6 +123,12 @@ def _rest_of(rows: Iterator[str | None], # of a file, all of them
         return
     yield from head
     yield from rows
+
+
+def _file_of(shard: dict) -> str: # arguments of a builder's function
+    "The file that a shard is of."
+    found = next((shard[name] for name in ("base_files", "files") if shard.get(name)), [""])
+    return str(found[0])
 
 # %% ../nbs/07a_damage.ipynb #07a-013
 class Tables:
@@ -220,9 +226,3 @@ class Tables:
             rest = _rest_of(rows, behind, problem)
             while some := list(islice(rest, 1000)):
                 yield self._table(some)
-
-
-def _file_of(shard: dict) -> str: # arguments of a builder's function
-    "The file that a shard is of."
-    found = next((shard[name] for name in ("base_files", "files") if shard.get(name)), [""])
-    return str(found[0])

@@ -122,7 +122,7 @@ def _cuts(path: Path, begin: int, end: int) -> list[int]: # of a line, without i
             found.append(begin)
     return found
 
-
+# %% ../nbs/07b_documents.ipynb #07b-009bz
 class _Index(NamedTuple):
     "Where the documents of a file are."
     begins: np.ndarray # (documents + 1,) bytes before each, and of the file

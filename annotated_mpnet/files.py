@@ -77,7 +77,7 @@ def find_texts(folder: Path,               # it and the folders in it are search
     texts = [path for path, reason in reasons.items() if not reason]
     return texts, {path: reason for path, reason in reasons.items() if reason}
 
-
+# %% ../nbs/02e_own_texts.ipynb #02e-007z
 def names_of(paths: list[Path], # any number
             ) -> str:           # the first three
     more = f" and {len(paths) - 3:,} more" if len(paths) > 3 else ""
@@ -130,7 +130,7 @@ def _unpack(path: Path, # compressed
     finally:
         part.unlink(missing_ok=True)
 
-
+# %% ../nbs/02e_own_texts.ipynb #02e-010z
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]: # a folder
     "One process at a time."

@@ -50,7 +50,7 @@ def pack(sentences: Iterable[list[list[int]]], # of each document, the ids of it
     if len(row) > 1:
         yield first, row
 
-
+# %% ../nbs/07e_packing.ipynb #07e-010z
 def _sentences(text: str) -> list[str]:
     "The sentences of a document that aren't blank; one without end comes in pieces."
     found = [s for s in _SENTENCE_END.split(text) if s.strip()]
