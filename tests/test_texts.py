@@ -1,4 +1,4 @@
-"""The texts of a run where they are bad, change, or are not read: broken records and files, other files, what is cut off."""
+"""The texts of a run where they are broken, change, are not read, or are cut off."""
 import gzip
 import json
 import logging
@@ -29,7 +29,9 @@ from annotated_mpnet.streams import Stream
 from annotated_mpnet.tokenization import wrap_vocabulary
 from annotated_mpnet.trainer import pretrain
 
-some = settings(deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+in_a_folder = [HealthCheck.function_scoped_fixture]
+some = settings(
+    deadline=None, derandomize=True, max_examples=25, suppress_health_check=in_a_folder)
 WORDS = "the task is sentence classification it returns a value of no kind".split()
 BAD = {  # a line that can't be read, and what is said of it
     "cut off": (b'{"text": "cut o', "no JSON"),
@@ -43,7 +45,8 @@ BAD = {  # a line that can't be read, and what is said of it
 
 @cache
 def tokenizer():
-    return wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *(f"doc{i}" for i in range(200)), *WORDS, ".", "<mask>"])
+    words = [*(f"doc{i}" for i in range(200)), *WORDS, "."]
+    return wrap_vocabulary(["<s>", "<pad>", "</s>", "<unk>", *words, "<mask>"])
 
 
 def text(i: int) -> str:
@@ -91,9 +94,10 @@ def opened(folder: Path, **changes) -> Stream:
 
 def lines_in(folder: Path, **changes) -> Shuffled:
     "The text files of a folder."
-    held = {"valid_file": str(folder.parent / "held.txt"), "test_file": str(folder.parent / "held.txt")}
-    (folder.parent / "held.txt").write_text("the task\n")
-    return load_data(PretrainConfig(train_dir=str(folder), buffer_size=12, seed=3, **held, **changes))[0]
+    held = folder.parent / "held.txt"
+    held.write_text("the task\n")
+    usual = {"valid_file": str(held), "test_file": str(held), "buffer_size": 12, "seed": 3}
+    return load_data(PretrainConfig(train_dir=str(folder), **usual, **changes))[0]
 
 
 def batches_of(source, **more) -> Batches:
@@ -104,12 +108,18 @@ def batches_of(source, **more) -> Batches:
 
 def epoch(source) -> list[str]:
     "All texts of an epoch, in order."
-    return sorted((t for _, _, texts in source.blocks(0) for t in texts), key=lambda t: int(t.split()[0][3:]))
+    found = [t for _, _, texts in source.blocks(0) for t in texts]
+    return sorted(found, key=lambda t: int(t.split()[0][3:]))
 
 
-def run(batches: Batches, n: int) -> tuple[list, list[dict]]: # updates as lists, the state after each
+def plain(batch: dict) -> dict:
+    "A batch as lists."
+    return {name: x.tolist() if hasattr(x, "tolist") else x for name, x in batch.items()}
+
+
+def run(batches: Batches, n: int) -> tuple[list, list[dict]]:
+    "Updates, and the state after each."
     running = iter(batches)
-    plain = lambda batch: {name: x.tolist() if hasattr(x, "tolist") else x for name, x in batch.items()}
     pairs = [([plain(b) for b in next(running)], batches.state_dict()) for _ in range(n)]
     return [update for update, _ in pairs], [state for _, state in pairs]
 
@@ -140,13 +150,17 @@ def test_broken_lines_of_json_are_skipped_and_counted(tmp_path, bad):
     stream = opened(tmp_path / "data")
     whole = list(stream.blocks(0))
     found = [t for _, _, texts in whole for t in texts]
-    repaired = found.count("an emoji: ")                        # where types are mixed, `datasets` may drop the half letter itself
-    assert sorted(found) == sorted(TEXTS[4:40] + ["an emoji: "] * repaired)     # nothing lost, nothing twice
+    # where types are mixed, `datasets` may drop the half letter itself
+    repaired = found.count("an emoji: ")
+    # nothing is lost, nothing comes twice
+    assert sorted(found) == sorted(TEXTS[4:40] + ["an emoji: "] * repaired)
     assert (stream.unread.broken + repaired, stream.unread.broken_files) == (len(bad), 0)
-    assert stream.unread.records == 40 + len(bad)               # what is skipped is a row, too
+    # what is skipped is a row, too
+    assert stream.unread.records == 40 + len(bad)
     numbers = [n for _, numbers, _ in whole for n in numbers]
     assert max(numbers) < 40 + len(bad) and len(set(numbers)) == 36 + repaired
-    for start, numbers, texts in whole:                         # any block can be read on its own, and counts alike
+    # any block can be read on its own, and counts alike
+    for start, numbers, texts in whole:
         again = opened(tmp_path / "data")
         first = next(again.blocks(0, json.loads(json.dumps(start))))
         assert first == (start, numbers, texts)
@@ -176,8 +190,10 @@ def test_resumed_exactly_beside_broken_records(tmp_path, kind, workers):
         put_lines(folder / "a.jsonl", TEXTS[:50], dict.fromkeys((9, 17, 33), BAD["cut off"][0]))
         put_lines(folder / "b.jsonl", TEXTS[50:])
     else:
-        (folder / "a.txt").write_bytes(b"\n".join(t.encode() + b"\ncaf\xe9" * (i % 30 == 9) for i, t in enumerate(TEXTS)))
-    def made(**more): return batches_of(opened(folder) if kind == "jsonl" else lines_in(folder), **more)
+        lines = [t.encode() + b"\ncaf\xe9" * (i % 30 == 9) for i, t in enumerate(TEXTS)]
+        (folder / "a.txt").write_bytes(b"\n".join(lines))
+    read = opened if kind == "jsonl" else lines_in
+    made = lambda **more: batches_of(read(folder), **more)
     updates, states = run(made(), 40)
     assert states[-1]["cycle"] == 2
     if workers:
@@ -190,58 +206,82 @@ def test_resumed_exactly_beside_broken_records(tmp_path, kind, workers):
         assert found == updates[stop:stop + 8] and after == states[stop:stop + 8]
     ranks = [run(made(rank=r, world_size=2, update_freq=1), 30) for r in range(2)]
     assert all(b == states[:30] for _, b in ranks)
-    halves = [sorted(x["targets"] for x in a + b) for a, b in zip(*(updates for updates, _ in ranks))]
-    assert halves == [sorted(x["targets"] for x in update) for update in updates[:30]]
+    targets = lambda update: sorted(x["targets"] for x in update)
+    halves = [targets(a + b) for a, b in zip(*(updates for updates, _ in ranks))]
+    assert halves == [targets(update) for update in updates[:30]]
 
 
 def test_a_share_above_the_bound_ends_the_run_and_it_resumes_with_a_larger_one(tmp_path):
-    put_lines(tmp_path / "a.jsonl", TEXTS, dict.fromkeys(range(50, 90, 3), BAD["a number"][0]))   # 14
+    bad = dict.fromkeys(range(50, 90, 3), BAD["a number"][0])
+    put_lines(tmp_path / "a.jsonl", TEXTS, bad)
     whole, states = run(batches_of(opened(tmp_path, max_broken_share=0.5)), 20)
+    wanted = r"11 of \d+ records .*more than --max-broken-share 0.01 allows.*int, not text"
     for workers in (0, 1):
         batches = batches_of(opened(tmp_path), num_workers=workers)
         found = []
-        with pytest.raises(StreamLost, match=r"11 of \d+ records .*more than --max-broken-share 0.01 allows.*int, not text") as caught:
-            for update in batches: found.append(update)
+        with pytest.raises(StreamLost, match=wanted) as caught:
+            for update in batches:
+                found.append(update)
         assert "\n" not in str(caught.value) and "raise --max-broken-share" in str(caught.value)
         assert batches.state_dict() == states[len(found) - 1] and 0 < len(found) < 16
     again = batches_of(opened(tmp_path, max_broken_share=0.5))
     assert again.load_state_dict(batches.state_dict()) == []
     assert run(again, 5)[0] == whole[len(found):len(found) + 5]
-    refused(lambda: epoch(opened(tmp_path, max_broken_share=0.0)), "1 of 51 records", kind=StreamLost)
+    strict = opened(tmp_path, max_broken_share=0.0)
+    refused(lambda: epoch(strict), "1 of 51 records", kind=StreamLost)
 
 
 @pytest.mark.parametrize("share, records, broken, allowed", [
-    (0.01, 10, 10, True), (0.01, 1000, 11, False), (0.01, 1100, 11, True), (0.0, 10 ** 6, 1, False), (0.0, 10, 0, True), (1.0, 20, 20, True)])
+    (0.01, 10, 10, True),
+    (0.01, 1000, 11, False),
+    (0.01, 1100, 11, True),
+    (0.0, 10 ** 6, 1, False),
+    (0.0, 10, 0, True),
+    (1.0, 20, 20, True),
+])
 def test_how_much_may_be_broken(share, records, broken, allowed):
-    assert Limit(share).allows(Unread(records, broken)) == allowed
-    assert Limit(share).allows(Unread(records, broken, files=7, broken_files=1)) == (allowed and share > 0.5)
-    assert Limit(share, files=False).allows(Unread(records, broken, files=7, broken_files=7)) == allowed
+    unread = lambda **more: Unread(records, broken, **more)
+    assert Limit(share).allows(unread()) == allowed
+    assert Limit(share).allows(unread(files=7, broken_files=1)) == (allowed and share > 0.5)
+    assert Limit(share, files=False).allows(unread(files=7, broken_files=7)) == allowed
 
 
 def test_warnings_are_few_and_only_of_the_first_rank(tmp_path, said):
-    put_lines(tmp_path / "a.jsonl", TEXTS, dict.fromkeys(range(10, 90, 4), BAD["cut off"][0]))    # 20
+    bad = dict.fromkeys(range(10, 90, 4), BAD["cut off"][0])
+    put_lines(tmp_path / "a.jsonl", TEXTS, bad)
     batches = batches_of(opened(tmp_path, max_broken_share=0.5), num_workers=1)
-    run(batches, 40)                                            # three epochs
+    # three epochs
+    run(batches, 40)
     warnings = [message for level, message in said if level == "WARNING"]
     assert len(warnings) == 6 and len(set(warnings)) == 6
-    assert all("a.jsonl, line" in line and "no JSON" in line for line in warnings[:5]) and "train/broken" in warnings[5]
-    assert batches.shares() == {"train/broken": batches.unread.share} and 0.1 < batches.unread.share < 0.2
+    *five, last = warnings
+    assert all("a.jsonl, line" in line and "no JSON" in line for line in five)
+    assert "train/broken" in last
+    share = batches.unread.share
+    assert batches.shares() == {"train/broken": share} and 0.1 < share < 0.2
     said.clear()
     run(batches_of(opened(tmp_path, max_broken_share=0.5), rank=1, world_size=2, update_freq=1), 4)
     assert not said
 
 
-@pytest.mark.parametrize("suffix, damage", [("jsonl.gz", lambda raw: raw[:len(raw) // 2]), ("jsonl.gz", lambda raw: b"garbage"),
-                                            ("jsonl", lambda raw: b"\x00\x01garbage"), ("txt", lambda raw: bytes(range(128, 256)))])
+@pytest.mark.parametrize("suffix, damage", [
+    ("jsonl.gz", lambda raw: raw[:len(raw) // 2]),
+    ("jsonl.gz", lambda raw: b"garbage"),
+    ("jsonl", lambda raw: b"\x00\x01garbage"),
+    ("txt", lambda raw: bytes(range(128, 256))),
+])
 def test_a_file_that_cannot_be_read_counts_as_one(tmp_path, monkeypatch, suffix, damage):
-    monkeypatch.setattr(streams, "time", None)                  # no pause: a local file is no network
-    def put(path, texts):
-        lines = "\n".join(texts if suffix == "txt" else (json.dumps({"text": t}) for t in texts)).encode()
-        path.write_bytes(gzip.compress(lines) if suffix.endswith("gz") else lines)
-    for i in range(4): put(tmp_path / f"{i}.{suffix}", TEXTS[25 * i:25 * i + 25])
+    # no pause: a local file is no network
+    monkeypatch.setattr(streams, "time", None)
+    line = (lambda t: t) if suffix == "txt" else (lambda t: json.dumps({"text": t}))
+    pack = gzip.compress if suffix.endswith("gz") else bytes
+    for i in range(4):
+        lines = "\n".join(map(line, TEXTS[25 * i:25 * i + 25]))
+        (tmp_path / f"{i}.{suffix}").write_bytes(pack(lines.encode()))
     bad = tmp_path / f"2.{suffix}"
     bad.write_bytes(damage(bad.read_bytes()))
-    refused(lambda: epoch(opened(tmp_path)), "1 of 4 files", f"2.{suffix}", "--max-broken-share 0.01")
+    wanted = ("1 of 4 files", f"2.{suffix}", "--max-broken-share 0.01")
+    refused(lambda: epoch(opened(tmp_path)), *wanted)
     stream = opened(tmp_path, max_broken_share=0.3)
     found = epoch(stream)
     assert [t for t in found if t not in TEXTS[50:75]] == TEXTS[4:50] + TEXTS[75:]
@@ -251,11 +291,14 @@ def test_a_file_that_cannot_be_read_counts_as_one(tmp_path, monkeypatch, suffix,
 
 def test_a_damaged_row_group_is_skipped_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "time", None)
-    pq.write_table(pa.table({"text": TEXTS, "n": range(100)}), tmp_path / "a.parquet", row_group_size=10, compression="zstd", use_dictionary=False)
-    column = pq.read_metadata(tmp_path / "a.parquet").row_group(6).column(0)
-    raw = bytearray((tmp_path / "a.parquet").read_bytes())
-    raw[column.data_page_offset:column.data_page_offset + column.total_compressed_size] = bytes(column.total_compressed_size)
-    (tmp_path / "a.parquet").write_bytes(raw)
+    path = tmp_path / "a.parquet"
+    how = {"row_group_size": 10, "compression": "zstd", "use_dictionary": False}
+    pq.write_table(pa.table({"text": TEXTS, "n": range(100)}), path, **how)
+    column = pq.read_metadata(path).row_group(6).column(0)
+    raw = bytearray(path.read_bytes())
+    start, size = column.data_page_offset, column.total_compressed_size
+    raw[start:start + size] = bytes(size)
+    path.write_bytes(raw)
     stream = opened(tmp_path, max_broken_share=0.1)
     assert epoch(stream) == TEXTS[4:60] + TEXTS[70:]
     assert (stream.unread.broken_files, stream.unread.files) == (1, 10)
@@ -267,10 +310,12 @@ def test_bytes_in_a_column_of_texts_that_are_no_letters(tmp_path):
     raw[7] = raw[50] = b"doc5 caf\xe9"
     binary = pa.array(raw, pa.binary())
     column = pa.StringArray.from_buffers(len(raw), binary.buffers()[1], binary.buffers()[2])
-    pq.write_table(pa.table({"n": range(100), "text": column}), tmp_path / "a.parquet", row_group_size=30)
+    table = pa.table({"n": range(100), "text": column})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=30)
     stream = opened(tmp_path)
     assert epoch(stream) == [t for i, t in enumerate(TEXTS) if i not in (7, 50)][4:]
-    assert stream.unread.broken == 2 and "a.parquet" in stream.unread.said[0] and "utf-8" in stream.unread.said[0]
+    first = stream.unread.said[0]
+    assert stream.unread.broken == 2 and "a.parquet" in first and "utf-8" in first
 
 
 def test_a_long_text_is_cut_or_packed_whole(tmp_path, monkeypatch):
@@ -284,12 +329,14 @@ def test_a_long_text_is_cut_or_packed_whole(tmp_path, monkeypatch):
     endless = " ".join(WORDS * 20)
     rows = [i for _, row in pack_texts(tokenizer(), [endless], 16) for i in row[1:-1]]
     whole = tokenizer()(endless, add_special_tokens=False)["input_ids"]
-    assert len(rows) >= len(whole) and set(whole) <= set(rows)  # a word may be cut where a piece ends, and nothing is lost
+    # a word may be cut where a piece ends, and nothing is lost
+    assert len(rows) >= len(whole) and set(whole) <= set(rows)
 
 
 # Broken lines of files
 
-pieces = st.lists(st.sampled_from([b"word", "é漢😀".encode(), b"\xe9", b"\0", b" ", b"\n", b"\n", b"\r\n", b"\xf0\x9f"]), max_size=30)
+parts = [b"word", "é漢😀".encode(), b"\xe9", b"\0", b" ", b"\n", b"\n", b"\r\n", b"\xf0\x9f"]
+pieces = st.lists(st.sampled_from(parts), max_size=30)
 
 
 def is_text(line: bytes) -> bool:
@@ -314,31 +361,36 @@ def test_lines_are_those_that_a_naive_reading_can_read(tmp_path, contents, longe
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(documents, "LONGEST", longest)
         found = LineFiles(paths, Limit(1.0))
-        assert "".join("".join(found).split()) == "".join(wanted.split())       # cut between letters, none lost
+        # lines are cut between letters, and none is lost
+        assert "".join("".join(found).split()) == "".join(wanted.split())
         assert all(len(line.encode()) <= longest for line in found)
     assert (found.unread.broken, found.unread.broken_files) == (broken, broken_files)
 
 
 def test_files_with_broken_lines(tmp_path):
-    (tmp_path / "texts").mkdir()
-    for i in range(3): (tmp_path / f"texts/{i}.txt").write_text("\n".join(TEXTS[30 * i:30 * i + 30]))
-    (tmp_path / "texts/1.txt").write_bytes(b"\n".join([b"caf\xe9", *(t.encode() for t in TEXTS[30:60]), b"a zero: \0"]))
-    source = lines_in(tmp_path / "texts")
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.txt").write_text("\n".join(TEXTS[30 * i:30 * i + 30]))
+    lines = [b"caf\xe9", *(t.encode() for t in TEXTS[30:60]), b"a zero: \0"]
+    (folder / "1.txt").write_bytes(b"\n".join(lines))
+    source = lines_in(folder)
     assert epoch(source) == TEXTS[:90] and source.unread.broken == 2
     assert "1.txt, line 1 " in source.unread.said[0] and "1.txt, line 32 " in source.unread.said[1]
-    refused(lambda: lines_in(tmp_path / "texts", max_broken_share=0.0), "1.txt", "line 1", "not UTF-8")
-    (tmp_path / "texts/2.txt").write_bytes(bytes(range(128, 256)) * 100)
-    refused(lambda: lines_in(tmp_path / "texts"), "1 of 3 files", "2.txt")
-    assert epoch(lines_in(tmp_path / "texts", max_broken_share=0.4)) == TEXTS[:60]
-    (tmp_path / "texts/1.txt").write_bytes(b"\n".join(t.encode() + b"\n\xe9" for t in TEXTS[:11]))
-    refused(lambda: lines_in(tmp_path / "texts"), "11 of 52 records")
+    refused(lambda: lines_in(folder, max_broken_share=0.0), "1.txt", "line 1", "not UTF-8")
+    (folder / "2.txt").write_bytes(bytes(range(128, 256)) * 100)
+    refused(lambda: lines_in(folder), "1 of 3 files", "2.txt")
+    assert epoch(lines_in(folder, max_broken_share=0.4)) == TEXTS[:60]
+    (folder / "1.txt").write_bytes(b"\n".join(t.encode() + b"\n\xe9" for t in TEXTS[:11]))
+    refused(lambda: lines_in(folder), "11 of 52 records")
 
 
 # The same texts
 
 def put_files(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    for i in range(3): (folder / f"{i}.txt").write_text("\n".join(TEXTS[30 * i:30 * i + 30]) + "\n")
+    for i in range(3):
+        (folder / f"{i}.txt").write_text("\n".join(TEXTS[30 * i:30 * i + 30]) + "\n")
     (folder / "more").mkdir(exist_ok=True)
     (folder / "more/3.txt").write_text("\n".join(TEXTS[90:]) + "\n")
 
@@ -356,17 +408,20 @@ def test_other_texts_of_the_same_size_are_refused(tmp_path, kind):
     if kind == "stream":
         shutil.rmtree(folder)
         folder.mkdir()
-        for i in range(2): put_lines(folder / f"{i}.jsonl", TEXTS[50 * i:50 * i + 50])
-    def made(): return batches_of(lines_in(folder) if kind == "files" else opened(folder))
+        for i in range(2):
+            put_lines(folder / f"{i}.jsonl", TEXTS[50 * i:50 * i + 50])
+    made = lambda: batches_of(lines_in(folder) if kind == "files" else opened(folder))
     first, *_ = sorted(folder.iterdir())
     state = json.loads(json.dumps(run(made(), 5)[1][-1]))
     assert made().load_state_dict(state) == []
     os.utime(first, (0, 0))
     warnings = made().load_state_dict(state)
-    assert len(warnings) == (kind == "stream") and all("other times" in line or "modification times" in line for line in warnings)
+    assert len(warnings) == (kind == "stream")
+    assert all("other times" in line or "modification times" in line for line in warnings)
     change(first, b"doc3 ", b"doc0 ")
     refused(lambda: made().load_state_dict(state), "another content", "restore them")
-    del state["facts"]["files"]                                 # an older checkpoint
+    # an older checkpoint
+    del state["facts"]["files"]
     assert made().load_state_dict(state) == []
     change(first, b"doc0 ", b"doc3 ")
     state = json.loads(json.dumps(run(made(), 5)[1][-1]))
@@ -383,29 +438,42 @@ def test_files_that_change_while_they_are_read(tmp_path, monkeypatch, kind, what
     folder.mkdir()
     for i in range(4):
         part = TEXTS[25 * i:25 * i + 25]
-        if kind == "files": (folder / f"{i}.txt").write_text("\n".join(part))
-        elif kind == "jsonl": put_lines(folder / f"{i}.jsonl", part)
-        else: pq.write_table(pa.table({"text": part}), folder / f"{i}.parquet")
+        if kind == "files":
+            (folder / f"{i}.txt").write_text("\n".join(part))
+        elif kind == "jsonl":
+            put_lines(folder / f"{i}.jsonl", part)
+        else:
+            pq.write_table(pa.table({"text": part}), folder / f"{i}.parquet")
     source = lines_in(folder) if kind == "files" else opened(folder)
     running = source.blocks(0)
     next(running)
     path = sorted(folder.iterdir())[3]
     raw = path.read_bytes()
-    if what == "cut short": path.write_bytes(raw[:len(raw) // 2])
-    elif what == "longer": path.write_bytes(raw + raw)
-    elif what == "replaced": path.write_bytes(raw[::-1])
-    elif what == "gone": path.unlink()
-    else: os.utime(path, (1, 1))
-    if what in ("touched", "restored"):
-        assert sum(len(texts) for _, _, texts in running) == len(TEXTS) - 12 - (0 if kind == "files" else 4)
+    if what == "cut short":
+        path.write_bytes(raw[:len(raw) // 2])
+    elif what == "longer":
+        path.write_bytes(raw + raw)
+    elif what == "replaced":
+        path.write_bytes(raw[::-1])
+    elif what == "gone":
+        path.unlink()
     else:
-        with pytest.raises(StreamLost) as caught: list(running)
-        assert path.name in str(caught.value) and "\n" not in str(caught.value) and "to resume" in str(caught.value)
+        os.utime(path, (1, 1))
+    if what in ("touched", "restored"):
+        left = len(TEXTS) - 12 - (0 if kind == "files" else 4)
+        assert sum(len(texts) for _, _, texts in running) == left
+    else:
+        with pytest.raises(StreamLost) as caught:
+            list(running)
+        message = str(caught.value)
+        assert path.name in message and "\n" not in message and "to resume" in message
 
 
 class Two:
     "What two ranks tell each other, when the second has other texts."
-    def __init__(self, others): self.others, self.calls = others, 0
+    def __init__(self, others):
+        self.others, self.calls = others, 0
+
     def collect(self, mine):
         self.calls += 1
         names = [x.name if hasattr(x, "name") else f"{len(x):,} documents" for x in self.others]
@@ -414,21 +482,29 @@ class Two:
 
 
 def test_ranks_with_other_texts(tmp_path):
-    put_files(tmp_path / "a")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    one = lines_in(tmp_path / "a")
-    assert agree_on_texts([one, None, ["the task"]], Two([lines_in(tmp_path / "b"), ["the task"]])) is None
-    change(tmp_path / "b/2.txt", b"doc60", b"doc61")
-    refused(lambda: agree_on_texts([one], Two([lines_in(tmp_path / "b")])), "rank 1", "2.txt")
-    (tmp_path / "b/more/4.txt").write_text("one more")
-    refused(lambda: agree_on_texts([one], Two([lines_in(tmp_path / "b")])), "rank 1", "2.txt")
-    refused(lambda: agree_on_texts([lines_in(tmp_path / "a")], Two([Shuffled(TEXTS[:9])])), "rank 1", "0.txt")
-    refused(lambda: agree_on_texts([Shuffled(TEXTS)], Two([Shuffled(TEXTS[:9])])), "rank 1", "9 documents")
+    a, b = tmp_path / "a", tmp_path / "b"
+    put_files(a)
+    shutil.copytree(a, b)
+    one = lines_in(a)
+    held = ["the task"]
+    assert agree_on_texts([one, None, held], Two([lines_in(b), held])) is None
+    def disagree(mine, other, named):
+        refused(lambda: agree_on_texts([mine], Two([other])), "rank 1", named)
+    change(b / "2.txt", b"doc60", b"doc61")
+    disagree(one, lines_in(b), "2.txt")
+    (b / "more/4.txt").write_text("one more")
+    disagree(one, lines_in(b), "2.txt")
+    nine = Shuffled(TEXTS[:9])
+    disagree(lines_in(a), nine, "0.txt")
+    disagree(Shuffled(TEXTS), nine, "9 documents")
 
 
-RUN = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 32 --encoder-attention-heads 2 --max-tokens 24 --batch-size 4 --update-freq 1"
-       " --lr 1e-2 --seed 3 --buffer-size 20 --precision float32 --total-updates 12 --save-optimizer-state --checkpoint-interval 100 --logging-steps 1"
-       f" --tokenizer-name {FIXTURES / 'tokenizer'} --train-dir texts --valid-file held.txt --test-file held.txt").split()
+RUN = (
+    "--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 32 --encoder-attention-heads 2"
+    " --max-tokens 24 --batch-size 4 --update-freq 1 --lr 1e-2 --seed 3 --buffer-size 20"
+    " --precision float32 --total-updates 12 --save-optimizer-state --checkpoint-interval 100"
+    f" --logging-steps 1 --tokenizer-name {FIXTURES / 'tokenizer'}"
+    " --train-dir texts --valid-file held.txt --test-file held.txt").split()
 
 
 def test_a_file_that_is_cut_short_ends_a_run_with_its_state_saved(tmp_path, monkeypatch):
@@ -438,12 +514,15 @@ def test_a_file_that_is_cut_short_ends_a_run_with_its_state_saved(tmp_path, monk
     whole = pretrain(parse_args([*RUN, "--checkpoint-dir", "whole"]))
     path, kept = Path("texts/0.txt"), Path("texts/0.txt").read_bytes()
     def cut(update, metrics):
-        if update == 2: path.write_bytes(kept[:100])
-    message = refused(lambda: pretrain(parse_args([*RUN, "--checkpoint-dir", "run"]), callback=cut), "0.txt has changed", "holds the run's whole state")
+        if update == 2:
+            path.write_bytes(kept[:100])
+    argv = [*RUN, "--checkpoint-dir", "run"]
+    wanted = ("0.txt has changed", "holds the run's whole state")
+    message = refused(lambda: pretrain(parse_args(argv), callback=cut), *wanted)
     assert "checkpoint" in message and list(Path("run").glob("checkpoint*.pt"))
     path.write_bytes(kept)
-    again = pretrain(parse_args([*RUN, "--checkpoint-dir", "run", "--resume"]))
-    keep = lambda result: {name: x for name, x in result.items() if name.startswith(("valid", "test"))}
+    again = pretrain(parse_args([*argv, "--resume"]))
+    keep = lambda result: {n: x for n, x in result.items() if n.startswith(("valid", "test"))}
     assert keep(again) == keep(whole) and len(keep(whole)) == 6
 
 
@@ -454,44 +533,63 @@ def test_what_a_folder_holds(tmp_path):
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / ".git").mkdir()
     (folder / "run").mkdir()
-    for name in ("b.txt", "deep/A.TXT", "deep/er/c.txt.gz", "d.Txt.ZST", ".git/no.txt", "run/no.txt", "held.txt", "readme.md", "txt", "e.txt.xz"):
+    good = ["b.txt", "d.Txt.ZST", "deep/A.TXT", "deep/er/c.txt.gz"]
+    unwanted = [".git/no.txt", "run/no.txt", "held.txt", "readme.md", "txt", "e.txt.xz"]
+    for name in good + unwanted:
         (folder / name).write_bytes(b"")
     (folder / "deep/er/up").symlink_to(folder)
     (folder / "itself").symlink_to(folder / "itself")
     (folder / "dangling.txt").symlink_to(folder / "nowhere")
     os.mkfifo(folder / "pipe.txt")
-    texts, others = find_texts(folder, [folder / "held.txt", folder / "run", folder, tmp_path / "missing"])
-    assert [str(path.relative_to(folder)) for path in texts] == ["b.txt", "d.Txt.ZST", "deep/A.TXT", "deep/er/c.txt.gz"]
-    assert {str(path.relative_to(folder)): reason for path, reason in others.items()} == {
-        ".git": "hidden folder", "run": "held out, or of the run", "held.txt": "held out, or of the run", "readme.md": "not .txt", "txt": "not .txt",
-        "e.txt.xz": "not .txt", "deep/er/up": "folder read before", "itself": "dangling link", "dangling.txt": "dangling link", "pipe.txt": "no regular file"}
+    held = [folder / "held.txt", folder / "run", folder, tmp_path / "missing"]
+    texts, others = find_texts(folder, held)
+    inside = lambda path: str(path.relative_to(folder))
+    assert [inside(path) for path in texts] == good
+    assert {inside(path): reason for path, reason in others.items()} == {
+        ".git": "hidden folder",
+        "run": "held out, or of the run",
+        "held.txt": "held out, or of the run",
+        "readme.md": "not .txt",
+        "txt": "not .txt",
+        "e.txt.xz": "not .txt",
+        "deep/er/up": "folder read before",
+        "itself": "dangling link",
+        "dangling.txt": "dangling link",
+        "pipe.txt": "no regular file",
+    }
     line = not_read(others)
     assert "\n" not in line and "not .txt: e.txt.xz, readme.md, txt" in line
-    assert not_read(dict.fromkeys([Path(f"{i}.md") for i in range(5)], "not .txt")) == "not .txt: 0.md, 1.md, 2.md and 2 more"
+    many = dict.fromkeys([Path(f"{i}.md") for i in range(5)], "not .txt")
+    assert not_read(many) == "not .txt: 0.md, 1.md, 2.md and 2 more"
 
 
 def compressed(path: Path, content: bytes) -> None:
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(content))
     else:
-        with pa.CompressedOutputStream(str(path), "zstd") as out: out.write(content)
+        with pa.CompressedOutputStream(str(path), "zstd") as out:
+            out.write(content)
 
 
 def test_compressed_files_and_folders_are_read_like_plain_ones(tmp_path):
     put_files(tmp_path / "plain")
     put_files(tmp_path / "packed")
-    for name in ("0.txt", "1.txt", "more/3.txt"):
+    for name, ending in (("0.txt", ".gz"), ("1.txt", ".zst"), ("more/3.txt", ".gz")):
         path = tmp_path / "packed" / name
-        compressed(path.with_name(path.name + (".zst" if name == "1.txt" else ".gz")), path.read_bytes())
+        compressed(path.with_name(path.name + ending), path.read_bytes())
         path.unlink()
     plain, packed = lines_in(tmp_path / "plain"), lines_in(tmp_path / "packed")
     assert list(plain.texts) == list(packed.texts) == TEXTS
     assert run(batches_of(plain), 8)[0] == run(batches_of(packed), 8)[0]
     cache = Path(files.constants.HF_HOME, "annotated-mpnet")
-    made = {path: path.stat().st_mtime_ns for path in cache.glob("*.txt")}
-    assert len(made) == 3 and sorted(path.name for path in cache.iterdir()) == sorted(["lock", *(path.name for path in made)])
+    times = lambda: {path: path.stat().st_mtime_ns for path in cache.glob("*.txt")}
+    made = times()
+    names = [path.name for path in made]
+    assert len(made) == 3
+    assert sorted(path.name for path in cache.iterdir()) == sorted(["lock", *names])
     lines_in(tmp_path / "packed")
-    assert {path: path.stat().st_mtime_ns for path in cache.glob("*.txt")} == made      # unpacked once
+    # unpacked once
+    assert times() == made
     compressed(tmp_path / "packed/0.txt.gz", b"another text\n")
     assert "another text" in list(lines_in(tmp_path / "packed").texts)
 
@@ -502,13 +600,16 @@ def test_compressed_files_that_cannot_be_unpacked(tmp_path, monkeypatch, suffix)
     put_files(tmp_path / "texts")
     path = tmp_path / f"texts/4.txt{suffix}"
     compressed(path, bytes(1_000_000))
-    with pytest.raises(Unreadable, match="more than 100 times its size"): unpacked(path)
+    with pytest.raises(Unreadable, match="more than 100 times its size"):
+        unpacked(path)
     refused(lambda: lines_in(tmp_path / "texts"), "1 of 5 files", path.name, "100 times")
     assert list(lines_in(tmp_path / "texts", max_broken_share=0.2).texts) == TEXTS
     for damaged in (b"garbage", path.read_bytes()[:-9]):
         path.write_bytes(damaged)
         refused(lambda: lines_in(tmp_path / "texts"), path.name)
-    assert [p.name for p in Path(files.constants.HF_HOME, "annotated-mpnet").iterdir()] == ["lock"]     # nothing is left lying
+    # nothing is left lying
+    cache = Path(files.constants.HF_HOME, "annotated-mpnet")
+    assert [p.name for p in cache.iterdir()] == ["lock"]
     monkeypatch.setattr(files.constants, "HF_HOME", str(tmp_path / "texts/0.txt"))
     refused(lambda: lines_in(tmp_path / "texts"), path.name, "HF_HOME")
 
@@ -521,8 +622,10 @@ def test_a_run_says_what_it_reads_and_what_not(tmp_path, monkeypatch):
     size = sum(path.stat().st_size for path in Path("texts").rglob("[0-9].txt"))
     argv = [word if word != "held.txt" else "texts/held.txt" for word in RUN]
     remarks = {line: level for level, line in prepare(parse_args(argv)).remarks}
-    assert remarks[f"training on 100 lines of {size:,} bytes in 0.txt, 1.txt, 2.txt and 1 more"] == logging.INFO
-    assert remarks["texts also holds what is not read: held out, or of the run: held.txt; not .txt: notes.md"] == logging.INFO
+    read = f"training on 100 lines of {size:,} bytes in 0.txt, 1.txt, 2.txt and 1 more"
+    reasons = "held out, or of the run: held.txt; not .txt: notes.md"
+    assert remarks[read] == logging.INFO
+    assert remarks[f"texts also holds what is not read: {reasons}"] == logging.INFO
 
 
 # What is cut off
@@ -530,24 +633,28 @@ def test_a_run_says_what_it_reads_and_what_not(tmp_path, monkeypatch):
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(3, 24), st.booleans())
 @some
 def test_the_share_that_is_cut_off(lengths, max_tokens, packed):
-    texts = [" ".join(random.Random(i).choices(WORDS, k=n)) + " " * (i % 3) for i, n in enumerate(lengths)]
+    words = lambda i, n: " ".join(random.Random(i).choices(WORDS, k=n))
+    texts = [words(i, n) + " " * (i % 3) for i, n in enumerate(lengths)]
     there = off = 0
-    for t in texts:                                             # a word is a token here
-        words, there = t.split(), there + len(t)
-        kept = " ".join(words[:max_tokens - 2])
-        off += len(t) - len(kept) if len(words) > max_tokens - 2 else 0
-    plan = chunks.Updates(tokenizer(), lambda examples: examples, batch_size=4, max_tokens=max_tokens, packing=packed)
+    # a word is a token here
+    for t in texts:
+        split, there = t.split(), there + len(t)
+        kept = " ".join(split[:max_tokens - 2])
+        off += len(t) - len(kept) if len(split) > max_tokens - 2 else 0
+    sizes = {"batch_size": 4, "max_tokens": max_tokens}
+    plan = chunks.Updates(tokenizer(), lambda examples: examples, packing=packed, **sizes)
     list(plan.updates(0, 0, 0, list(range(len(texts))), texts))
     assert plan.cut == (there, 0 if packed else off)
 
 
 def test_the_share_is_logged_hinted_at_once_and_resumed(said):
     texts = [" ".join([f"doc{i}", *WORDS * (i % 4)]) for i in range(60)]
-    def made(**more): return batches_of(Shuffled(texts, seed=3, block=20), **more)
+    made = lambda **more: batches_of(Shuffled(texts, seed=3, block=20), **more)
     batches = made()
     _, states = run(batches, 25)
     hints = [message for level, message in said if level == "INFO"]
-    assert len(hints) == 1 and "--packing" in hints[0] and "--max-tokens 16" in hints[0] and "%" in hints[0]
+    hint = hints[0]
+    assert len(hints) == 1 and "--packing" in hint and "--max-tokens 16" in hint and "%" in hint
     assert states[-1]["cycle"] == 2 and 0.4 < batches.shares()["train/cut"] < 0.7
     total = sum(map(len, texts))
     assert [s["characters"] for s in states if s["cycle"] == 1][-1] == 2 * total
@@ -570,12 +677,15 @@ def test_the_share_is_logged_hinted_at_once_and_resumed(said):
 @pytest.mark.parametrize("name", ["csv", "json", "text", "parquet", "arrow", "pandas"])
 def test_a_folder_with_the_name_of_a_reader_is_a_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for other in ("other.jsonl", "other.csv", "other.txt"): (tmp_path / other).write_text('{"text": "not this"}\n')
+    for other in ("other.jsonl", "other.csv", "other.txt"):
+        (tmp_path / other).write_text('{"text": "not this"}\n')
     refused(lambda: opened(Path(name)), name, "reader")
     (tmp_path / name).mkdir()
     put_lines(tmp_path / name / "a.jsonl", TEXTS[:20])
     stream = opened(Path(name))
-    assert epoch(stream) == TEXTS[4:20] and stream.name == f"{name}, column text, from 0 characters on, 1 files, 2 held out twice"
+    assert epoch(stream) == TEXTS[4:20]
+    wanted = "column text, from 0 characters on, 1 files, 2 held out twice"
+    assert stream.name == f"{name}, {wanted}"
 
 
 def test_a_file_is_a_dataset_too(tmp_path, monkeypatch):
