@@ -45,6 +45,8 @@ def tokenizer_texts(tokenizer,    # of load_tokenizer
                    ) -> dict[str, str]: # file name -> its text
     "The files of a tokenizer, as texts; UserError where they can't be written."
     place = folder / f".tokenizer.pt.{os.getpid()}.tmp"  # as a half checkpoint, it is cleared away
+    if backend := getattr(tokenizer, "backend_tokenizer", None):
+        backend.no_truncation()  # each call sets its own, and the last one's is no part of it
     try:
         place.mkdir()
         tokenizer.save_pretrained(place)

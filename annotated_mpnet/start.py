@@ -282,6 +282,7 @@ def tokenizer_for(config: PretrainConfig, # checked
         check_special_tokens(own, "that was given")
         return own
     if origin and origin.tokenizer is not None and "tokenizer_name" not in given:
+        origin.tokenizer.model_max_length = config.max_tokens
         return origin.tokenizer
     return load_tokenizer(config.tokenizer_name, config.max_tokens)
 
@@ -363,7 +364,6 @@ def prepare(config: PretrainConfig,        # as the user gave it
     tokenizer = tokenizer_for(config, given, origin, tokenizer)
     if origin:
         same_vocabulary(origin.model, tokenizer, origin.name, remarks)
-        tokenizer.model_max_length = config.max_tokens
     if origin and not content:
         said = "optimizer, schedule and data begin anew, at update 0"
         remarks.append((logging.INFO, f"only the weights are taken from {origin.name}: {said}"))
