@@ -155,7 +155,8 @@ def unpacked(path: Path, # a text, compressed or not
                 _unpack(path, copy)
     except (OSError, EOFError, zlib.error) as error:
         if not isinstance(error, OSError) or error.errno is None:
-            raise Unreadable(f"{path} can't be unpacked ({' '.join(str(error).split())})") from error
+            reason = " ".join(str(error).split())
+            raise Unreadable(f"{path} can't be unpacked ({reason})") from error
         raise UserError(f"{path} can't be unpacked into {cache} ({error.strerror}); "
                         "set HF_HOME to a folder with room, or unpack it yourself") from error
     return copy
