@@ -20,7 +20,7 @@ ROOMS = {  # the lesson from which on a module belongs to a room, and the name o
     "08e": "Files",
     "09b": "Around a run",
     "10c": "transformers",
-    "11b": "A run",
+    "11a": "A run",
     "13": "The command",
 }
 MARGIN, GAP = 14, 6               # pixels, as all that follows
