@@ -37,7 +37,7 @@ class Unread(NamedTuple):
              file: bool,   # a file, not a record
             ) -> "Unread":
         "One more that can't be read."
-        said = (*self.said, problem)[:NAMED]
+        said = tuple(dict.fromkeys((*self.said, problem)))[:NAMED]
         broken, broken_files = self.broken + (not file), self.broken_files + file
         return Unread(records, broken, self.files, broken_files, said)
 

@@ -138,8 +138,7 @@ class Tables:
                  field: str,             # the column that holds the text
                  known: dict[str, Facts], # local files, by their paths
                 ):
-        self.builder, self.make = builder, builder._generate_tables
-        self.field, self.known = field, known
+        self.builder, self.field, self.known = builder, field, known
 
     def __call__(self, **shard) -> Iterator[tuple]: # arguments of the builder's function
         "Keys and tables of a shard: of a file, or of a part of one."
@@ -149,7 +148,7 @@ class Tables:
         file, rows, complaints.passed = _file_of(shard), 0, None
         self._look_again(file)
         try:
-            for key, table in self.make(**shard):
+            for key, table in self._made(shard):
                 yield key, self._checked(table, file)
                 rows += len(table)
         except Exception as error:
@@ -162,10 +161,14 @@ class Tables:
         if complaints.passed:
             yield file, self._table([mark(complaints.passed, file=True)])
 
+    def _made(self, shard: dict) -> Iterator[tuple]:
+        "As the builder's own class makes them: its attribute may be this object."
+        return type(self.builder)._generate_tables(self.builder, **shard)
+
     def _columns(self, shard: dict) -> Iterator[tuple]:
         "The first tables, by which the builder knows the columns; damage leaves them unknown."
         try:
-            yield from self.make(**shard)
+            yield from self._made(shard)
         except Exception as error:
             unknown = vars(sys.modules[type(self.builder).__module__]).get("FullReadDisallowed")
             if unknown and is_damage(error):

@@ -3,6 +3,7 @@ import gzip
 import json
 import logging
 import os
+import pickle
 import random
 import shutil
 from functools import cache
@@ -209,6 +210,15 @@ def test_resumed_exactly_beside_broken_records(tmp_path, kind, workers):
     targets = lambda update: sorted(x["targets"] for x in update)
     halves = [targets(a + b) for a, b in zip(*(updates for updates, _ in ranks))]
     assert halves == [targets(update) for update in updates[:30]]
+
+
+def test_a_stream_that_travels_reads_and_counts_alike(tmp_path):
+    put_lines(tmp_path / "a.jsonl", TEXTS, {i: BAD["a number"][0] for i in (9, 50)})
+    stream = opened(tmp_path)
+    blocks, unread = list(stream.blocks(0)), stream.unread
+    again = pickle.loads(pickle.dumps(stream))
+    assert list(again.blocks(0)) == blocks and again.unread == unread
+    assert unread.broken == len(unread.said) == 2  # each is named once, in any epoch
 
 
 def test_a_share_above_the_bound_ends_the_run_and_it_resumes_with_a_larger_one(tmp_path):
