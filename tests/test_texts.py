@@ -213,7 +213,7 @@ def test_resumed_exactly_beside_broken_records(tmp_path, kind, workers):
 
 
 def test_a_stream_that_travels_reads_and_counts_alike(tmp_path):
-    put_lines(tmp_path / "a.jsonl", TEXTS, {i: BAD["a number"][0] for i in (9, 50)})
+    put_lines(tmp_path / "a.jsonl", TEXTS, dict.fromkeys((9, 50), BAD["a number"][0]))
     stream = opened(tmp_path)
     blocks, unread = list(stream.blocks(0)), stream.unread
     again = pickle.loads(pickle.dumps(stream))
