@@ -308,15 +308,12 @@ def batches_of(config: PretrainConfig, # checked
 
 def on_texts(config: PretrainConfig, # checked
              source,                 # documents to train on
-            ) -> Remarks:            # nothing of texts that nobody chose
-    "What a run trains on, and what it leaves alone."
-    place = config.train_dir or config.dataset_name
-    if not place:
+            ) -> Remarks:
+    "What lies beside the texts and is left alone."
+    if not source.others:
         return []
-    said = [(logging.INFO, f"training on {source.name}")]
-    if source.others:
-        said.append((logging.INFO, f"{place} also holds what is not read: {source.others}"))
-    return said
+    place = config.train_dir or config.dataset_name
+    return [(logging.INFO, f"{place} also holds what is not read: {source.others}")]
 
 
 def resume_data(train: Batches, # of `batches_of`, at the beginning

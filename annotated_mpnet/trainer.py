@@ -97,7 +97,8 @@ def update(run: Run,
     with run.meter.waiting():
         micro_batches, counts = fetch(run, batches)
     if not run.stepped:
-        tracker.say(summary(run))  # now that there is something to learn from
+        for line in summary(run):  # now that there is something to learn from
+            tracker.say(line)
     try:
         learn(run, micro_batches, counts)
     finally:
@@ -180,14 +181,18 @@ def test(run: Run,
     tracker.log(run.update, shown)
 
 # %% ../nbs/12_trainer.ipynb #12-015
-def summary(run: Run) -> str: # one line
-    "What is trained, and on what."
+def summary(run: Run) -> list[str]: # lines
+    "What is trained, and on what; the demo has said itself which texts it has."
     n = sum(parameter_counts(run.model).values())
     size = f"{n / 1e6:.1f} million" if n >= 1e5 else f"{n:,}"
     where = run.start.spread.describe(run.start.device)
     number = "bfloat16" if run.bfloat16 else "float32"
     at = f", going on after update {run.update:,}" if run.update else ""
-    return f"{size} parameters, on {where} in {number}{at}"
+    lines = [f"{size} parameters, on {where} in {number}{at}"]
+    chosen = run.config.train_dir or run.config.dataset_name
+    if chosen and not run.config.demo:
+        lines.append(f"training on {run.start.train.source.name}")
+    return lines
 
 
 def settle(run: Run) -> None:
