@@ -256,6 +256,7 @@ def last_saved(place: Path) -> int:
 
 
 LEAVING = """
+import time
 from pathlib import Path
 from annotated_mpnet.watch import join_ranks
 class Stop(Exception): together = True
@@ -270,17 +271,23 @@ def threads():
         except OSError: continue
         if not int(rest.split()[6]) & 4: found.add(path.name)
     return found - before
+def gone():
+    "Whether they end, within seconds."
+    for _ in range(100):
+        if not threads(): return True
+        time.sleep(0.1)
+    return False
 def work(ranks, error=None):
     group = ranks.group
     assert len(threads()) > 2
     if error: raise error
 before = threads()
 with join_ranks() as ranks: work(ranks)
-assert not threads(), threads()
+assert gone(), threads()
 try:
     with join_ranks() as again: work(again, Stop())
 except Stop as error: kept = error
-assert not threads() and kept.__traceback__, threads()
+assert gone() and kept.__traceback__, threads()
 """
 
 
