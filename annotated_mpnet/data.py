@@ -18,7 +18,7 @@ from .configuration import PretrainConfig, UserError
 from .documents import open_folder, split_corpus
 from .files import first_difference, identity
 from .order import Shuffled
-from .permutation import MaskedPermutedCollator
+from .permutation import MaskedPermutedCollator, few_sizes
 from .sources import open_stream
 from .streams import Stream
 from .streams import StreamLost as StreamLost # iterating over batches may raise it
@@ -41,19 +41,21 @@ def make_batches(config: PretrainConfig, # checked
                  tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
                  train: bool,            # False: fixed batches in a fixed order, for evaluation
                  ranks=None,             # of the run (lesson 08b); None: one process
+                 on_gpu: bool = False,   # batches of a few sizes (lesson 03)
                 ) -> Batches:
     "Batches as the run's arguments ask for."
     collator = MaskedPermutedCollator(
         tokenizer, config.objective, config.seed, config.pred_prob, config.keep_prob,
-        config.rand_prob, whole_word_mask=not config.no_whole_word_mask)
-    sizes: dict[str, Any] = dict(
+        config.rand_prob, whole_word_mask=not config.no_whole_word_mask,
+        sizes=few_sizes(config.max_tokens, config.pred_prob) if on_gpu else ())
+    how: dict[str, Any] = dict(
         batch_size=config.batch_size, max_tokens=config.max_tokens, seed=config.seed)
     if train:
-        sizes |= dict(update_freq=config.update_freq, packing=config.packing)
-        sizes |= dict(num_workers=config.num_workers)
+        how |= dict(update_freq=config.update_freq, packing=config.packing)
+        how |= dict(num_workers=config.num_workers)
     else:
-        sizes |= dict(shuffle=False)
-    make = partial(Batches, source, tokenizer, collator, **sizes)
+        how |= dict(shuffle=False)
+    make = partial(Batches, source, tokenizer, collator, **how)
     if not train and not any(batch and batch["pred_size"] for batch in make().one_cycle()):
         raise UserError("nothing to predict: no document of a held-out text has a token "
                         "that can be masked")

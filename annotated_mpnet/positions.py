@@ -35,9 +35,9 @@ def relative_position_bucket(relative_position: torch.Tensor, # int: position of
                              max_distance: int = 128,         # from here on, one bucket for all
                             ) -> torch.Tensor: # same shape: bucket numbers in [0, num_buckets)
     "The bucket of each distance: near ones exact, far ones logarithmic (Raffel et al. 2020, 2.1)."
-    starts = relative_position.new_tensor(bucket_starts(num_buckets, max_distance))
-    bucket = torch.bucketize(relative_position.abs(), starts, right=True)  # starts reached
-    return bucket + (relative_position > 0) * (num_buckets // 2)
+    distance = relative_position.abs()
+    reached = [distance >= start for start in bucket_starts(num_buckets, max_distance)]
+    return torch.stack(reached).sum(0) + (relative_position > 0) * (num_buckets // 2)
 
 # %% ../nbs/04_relative_buckets.ipynb #04-014
 class RelativePositionBias(nn.Embedding):

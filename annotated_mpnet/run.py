@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from .attention import dense_bias
 from .configuration import PretrainConfig
 from .fast_attention import fast_bias
 from .interruption import Interrupted
@@ -94,11 +93,13 @@ def equip(model: MPNetForPretraining, # of a `Start`
     model.train()
     model.mpnet.gradient_checkpointing = config.gradient_checkpointing
     backend = config.attention_backend
-    # the compiler makes its own of plain tensors
-    dense = config.compile and backend != "flex"
-    model.mpnet.bias = dense_bias if dense else partial(fast_bias, backend=backend)
     if config.compile:
-        model.mpnet.compile(dynamic=True)
+        # One layer after another, so that all share what is compiled for the first. The bias is
+        # a tensor that is made before: its backward pass is faster than the compiler's own.
+        backend = "sdpa" if backend == "auto" else backend
+        for layer in model.mpnet.encoder["layer"]:
+            layer.compile(dynamic=True)
+    model.mpnet.bias = partial(fast_bias, backend=backend)
 
 # %% ../nbs/11e_a_runs_state.ipynb #11e-run
 class Run:

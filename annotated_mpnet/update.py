@@ -9,7 +9,7 @@ __all__ = ['Counts', 'counts_of', 'to_device', 'never', 'accumulate', 'all_finit
 # %% ../nbs/11c_one_update.ipynb #11c-004
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -50,9 +50,14 @@ def to_device(batch: dict, # of the collator
              ) -> dict:    # with `predicted`: (n,) where its real targets are
     "A batch with its tensors on a device, and where its targets are."
     where = (batch["targets"] != -100).flatten().nonzero().flatten()
-    tensors = batch | {"predicted": where}
-    return {name: x.to(device, non_blocking=True) if torch.is_tensor(x) else x
-            for name, x in tensors.items()}
+
+    def moved(x: Any) -> Any:
+        if not torch.is_tensor(x):
+            return x
+        # memory that stays where it is can be read by the GPU while we go on
+        return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+    return {name: moved(x) for name, x in (batch | {"predicted": where}).items()}
 
 
 def never(last: bool) -> None: # before the last of several micro-batches, or after an evaluation
