@@ -11,6 +11,7 @@ __all__ = ['logger', 'same_vocabulary', 'Origin', 'from_checkpoint', 'read_origi
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -244,6 +245,7 @@ def batches_of(config: PretrainConfig, # checked
                ranks: Ranks,           # that share each update
                train: Sequence | None, # the caller's documents; None: as config says
                valid: Sequence | None,
+               on_gpu: bool,           # of a few sizes
               ) -> tuple[Batches, Batches, Batches | None]: # to train, to validate, to test on
     "What a run learns from, and what it is measured on."
     size = config.batch_size * config.update_freq * ranks.size
@@ -253,9 +255,9 @@ def batches_of(config: PretrainConfig, # checked
     else:
         source = Shuffled(train, config.seed, -(-config.buffer_size // size) * size)
     agree_on_texts((source, valid, test), ranks)
-    return (make_batches(config, source, tokenizer, True, ranks),
-            make_batches(config, fixed(valid), tokenizer, False, ranks),
-            None if test is None else make_batches(config, fixed(test), tokenizer, False, ranks))
+    make = partial(make_batches, config, tokenizer=tokenizer, ranks=ranks, on_gpu=on_gpu)
+    return (make(source, train=True), make(fixed(valid), train=False),
+            None if test is None else make(fixed(test), train=False))
 
 
 def on_texts(config: PretrainConfig, # checked
@@ -317,7 +319,7 @@ def prepare(config: PretrainConfig,        # as the user gave it
         said = "optimizer, schedule and data begin anew, at update 0"
         remarks.append((logging.INFO, f"only the weights are taken from {origin.name}: {said}"))
     model = build_model(config, tokenizer, origin)
-    texts = batches_of(config, tokenizer, ranks, train, valid)
+    texts = batches_of(config, tokenizer, ranks, train, valid, device.type == "cuda")
     if train is None:
         remarks += on_texts(config, texts[0].source)
     if content:

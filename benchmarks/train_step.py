@@ -17,6 +17,7 @@ import os
 import resource
 import sys
 import time
+from functools import partial
 from itertools import product
 from statistics import median
 
@@ -27,14 +28,17 @@ from common import SHORT, report
 
 import torch
 from textbook import use_textbook
+from torch.nn.functional import pad
+from torch.profiler import ProfilerActivity, profile
 from transformers import MPNetConfig, MPNetForMaskedLM
 
-from annotated_mpnet.attention import dense_bias
 from annotated_mpnet.configuration import ModelConfig, PretrainConfig
+from annotated_mpnet.fast_attention import fast_bias
+from annotated_mpnet.machine import keep_memory
 from annotated_mpnet.model import MPNetForPretraining
 from annotated_mpnet.optimization import clip_gradient, make_optimizer
+from annotated_mpnet.permutation import few_sizes
 from annotated_mpnet.tracking import update_flops
-from annotated_mpnet.machine import keep_memory
 
 SMALL = dict(encoder_layers=4, encoder_embed_dim=256, encoder_ffn_dim=1024,
              encoder_attention_heads=4, vocab_size=5000, max_positions=128)
@@ -44,6 +48,7 @@ GPU_SIZES = {"base": (BASE, 32, 512), "base, short texts": (BASE, 128, 128)}
 if SHORT:
     CPU_SIZES = GPU_SIZES = {"small": (SMALL, 16, 128)}
 KINDS = ("textbook", "ours", "transformers MLM")
+FLEX = "ours, flex, no attention dropout"
 PRECISIONS = ("float32", "bfloat16")
 CONTEXT = multiprocessing.get_context("spawn")                  # of the processes that measure
 GPU = torch.cuda.is_available()
@@ -64,6 +69,23 @@ def make_batch(vocab: int, rows: int, length: int) -> dict:
         "targets": ids[:, length - P:].clone(),
         "predicted": torch.arange(rows * P),
     }
+
+
+def padded(batch: dict, C: int, P: int) -> dict:
+    "The same batch with C places for the context and P slots for the targets (lesson 03)."
+    p, n = batch["pred_size"], batch["input_ids"].shape[1]
+    sizes = [n - 3 * p, p, p, p]
+
+    def wide(x: torch.Tensor, fill: int) -> torch.Tensor:
+        context, *others = x.split(sizes, 1)
+        right = [pad(block, (P - p, 0), value=fill) for block in others]
+        return torch.cat([pad(context, (0, C - sizes[0]), value=fill), *right], 1)
+
+    fills = {"input_ids": 1, "positions": 0, "attention_mask": 0}
+    targets = pad(batch["targets"], (P - p, 0), value=-100)
+    where = (targets != -100).flatten().nonzero().flatten()
+    return ({name: wide(batch[name], fill) for name, fill in fills.items()}
+            | {"targets": targets, "pred_size": P, "predicted": where})
 
 
 def in_order(batch: dict, length: int, mask: int) -> dict:
@@ -96,25 +118,39 @@ class Alternatives:
         self.optimizers = {model: make_optimizer(model, run) for model in (self.ours, self.theirs)}
         batch = make_batch(config.vocab_size, rows, length)
         self.batch = on_device(batch)
+        sizes = few_sizes(length, 0.15) if GPU else []
+        P, C = batch["pred_size"], length - batch["pred_size"]
+        fits = [(c, p) for c, p in sizes if c >= C and p >= P]
+        self.few = on_device(padded(batch, *fits[0])) if fits else self.batch
         self.plain = on_device(in_order(batch, length, mask=config.vocab_size - 1))
         self.compiled = False
 
     def compile(self) -> None:
-        "From here on the models are compiled."
+        "From here on the layers are compiled, as by `--compile`."
         self.compiled = True
-        self.ours.mpnet.compile(dynamic=False)
-        self.theirs.compile(dynamic=False)
+        for layer in [*self.ours.mpnet.encoder["layer"], *self.theirs.mpnet.encoder.layer]:
+            layer.compile(dynamic=False)
+
+    def take_flex(self, on: bool) -> None:
+        "FlexAttention, which can't drop weights."
+        if on:
+            self.ours.mpnet.bias = partial(fast_bias, backend="flex")
+        for layer in self.ours.mpnet.encoder["layer"]:
+            layer.attention["attn"].dropout = 0.0 if on else 0.1
 
     def update(self, kind: str, precision: str) -> None:
         "One update of one of them."
+        textbook = kind.startswith("textbook")
         model = self.theirs if kind.startswith("transformers") else self.ours
         if model is self.ours:
-            use_textbook(model, kind.startswith("textbook"))
-        if self.compiled:
-            self.ours.mpnet.bias = dense_bias                        # as the trainer does
+            use_textbook(model, textbook)
+        if self.compiled and not textbook:
+            self.ours.mpnet.bias = partial(fast_bias, backend="sdpa")   # as the trainer does
+        if GPU:
+            self.take_flex(kind == FLEX)
         with torch.autocast(DEVICE.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             if model is self.ours:
-                total, n, _ = model.loss(self.batch)
+                total, n, _ = model.loss(self.batch if textbook else self.few)
                 loss = total / n
             else:
                 loss = model(**self.plain).loss
@@ -257,11 +293,12 @@ class OnGPU:
         self.too_large: list[tuple] = []
 
     def measure(self, kind: str, precision: str, label: tuple, number: int) -> None:
-        "Time an update; of the first take the memory, and the first three warm up."
+        "Time an update; of the second take the memory, and the first three warm up."
         if label in self.too_large:
             return
-        if number == 0:
+        if number == 1:
             torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         try:
             seconds = self.models.seconds(kind, precision)
         except torch.cuda.OutOfMemoryError:
@@ -269,32 +306,65 @@ class OnGPU:
             self.models.ours.zero_grad()
             self.models.theirs.zero_grad()
             return
-        if number == 0:
-            self.memory[label] = torch.cuda.max_memory_allocated() / 2**20
+        if number == 1:
+            self.memory[label] = (torch.cuda.max_memory_allocated() - before) / 2**20
         if number >= 3:
             self.times.setdefault(label, []).append(seconds)
 
 
-def measured(models: Alternatives) -> OnGPU:
-    "All alternatives in turn, eager, then compiled."
+def measured(models: Alternatives, flex: bool) -> OnGPU:
+    "All alternatives in turn, eager, then compiled; FlexAttention, where it is asked for."
     found = OnGPU(models)
     for compiled in (False, True):
         if compiled:
             models.compile()
         precisions = ("bfloat16",) if compiled else PRECISIONS
-        for number in range(6 if SHORT else 13):
-            for kind, precision in product(KINDS, precisions):
+        keys = list(product(KINDS, precisions))
+        if flex and not compiled:
+            keys.append((FLEX, "bfloat16"))
+        for number in range(6 if SHORT else 10):
+            for kind, precision in keys:
                 name = f"{kind}, compiled" if compiled else kind
                 found.measure(kind, precision, (name, precision), number)
     return found
 
 
+PARTS = {  # of a kernel's name: the first that is found in it
+    "attention": ("fmha", "flash", "flex", "sdpa"),
+    "matrix products": ("gemm", "nvjet", "cutlass", "splitK"),
+    "optimizer": ("multi_tensor", "Adam", "adam"),
+    "dropout": ("dropout", "masked_scale"),
+    "normalization": ("layer_norm", "GammaBeta", "LayerNorm"),
+    "bias and embedding tables": ("gather", "index", "embedding", "Indexing", "scatter"),
+    "softmax and loss": ("softmax", "SoftMax", "nll", "argmax", "ArgMax"),
+    "copies and conversions": ("copy", "Memcpy", "Memset", "fill", "Fill", "Cat"),
+}
+
+
+def part_of(kernel: str) -> str:
+    found = (part for part, names in PARTS.items() if any(name in kernel for name in names))
+    return next(found, "other small steps")
+
+
+def profiled(models: Alternatives) -> dict[str, float]: # milliseconds of each part
+    "Where the time of one update of ours goes on the GPU, in bfloat16."
+    models.seconds("ours", "bfloat16")  # the first one makes the moments, too
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        models.seconds("ours", "bfloat16")
+    parts: dict[str, float] = {}
+    for event in seen.key_averages():
+        part = part_of(event.key)
+        parts[part] = parts.get(part, 0.0) + event.device_time_total / 1000
+    return dict(sorted(parts.items(), key=lambda item: -item[1]))
+
+
 def on_gpu() -> None:
     "Eager and compiled, with the peak of memory and the share of a matrix product's speed."
-    for name, size in GPU_SIZES.items():
+    for number, (name, size) in enumerate(GPU_SIZES.items()):
         _, rows, length = size
         models = Alternatives(*size)
-        found, bar = measured(models), matmul_flops()
+        eager = profiled(models)
+        found, bar = measured(models, flex=number == 0), matmul_flops()
         P, width = models.batch["pred_size"], models.batch["input_ids"].shape[1]
         flops = update_flops(models.ours.config, rows, width, P, rows * P)
         table = rows_of(found.times, rows * length)
@@ -307,7 +377,17 @@ def on_gpu() -> None:
         report(f"An update of {name}: {rows} x {length} tokens, {where}",
                [*HEAD, "MFU", "peak MB"], table,
                f"MFU: of {bar / 1e12:,.0f} TFLOP/s, an 8192 x 8192 x 8192 product in bfloat16 "
-               "measured in this run.")
+               "measured in this run. Peak: above weights and moments.")
+        report_parts(name, eager, profiled(models))
+
+
+def report_parts(name: str, eager: dict[str, float], compiled: dict[str, float]) -> None:
+    "Where the time of ours goes, before and after it is compiled."
+    table = [[part, f"{eager.get(part, 0):.1f}", f"{compiled.get(part, 0):.1f}"]
+             for part in dict.fromkeys([*eager, *compiled])]
+    table.append(["all", f"{sum(eager.values()):.1f}", f"{sum(compiled.values()):.1f}"])
+    report(f"Where the time of an update of {name} goes on the GPU: ours, bfloat16",
+           ["", "ms", "ms, compiled"], table)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,9 @@ ON_GPU = f"""
 import torch, train_step as t
 t.GPU_SIZES = {{"tiny": {TINY}}}
 t.matmul_flops = lambda: 1e12
+t.profiled = lambda models: {{"attention": 1.0, t.part_of("nvjet_sm90_tst"): 2.0}}
+measured = t.measured
+t.measured = lambda models, flex: measured(models, False)  # FlexAttention trains on GPUs alone
 torch.cuda.get_device_name = lambda: "no GPU"
 torch.cuda.reset_peak_memory_stats = torch.cuda.synchronize = lambda: None
 torch.cuda.max_memory_allocated = lambda: 2**30
@@ -51,15 +55,16 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def rows(printed: str) -> list[list[str]]:
-    "The cells of the printed table."
-    table = [line.strip("|") for line in printed.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.split("|")] for line in table]
+def tables(printed: str) -> list[list[list[str]]]:
+    "The cells of each table that was printed."
+    groups = groupby(printed.splitlines(), lambda line: line.startswith("|"))
+    found = [[line.strip("|") for line in lines] for is_table, lines in groups if is_table]
+    return [[[cell.strip() for cell in line.split("|")] for line in table] for table in found]
 
 
 @pytest.mark.parametrize("code, on_gpu", [(ON_CPU, False), (ON_GPU, True)], ids=["cpu", "gpu"])
 def test_a_step_is_measured(code, on_gpu):
-    head, _, *table = rows(run(code))
+    (head, _, *table), *parts = tables(run(code))
     kinds = {"textbook", "ours", "transformers MLM"}
     if on_gpu:
         kinds |= {f"{kind}, compiled" for kind in kinds}
@@ -74,6 +79,9 @@ def test_a_step_is_measured(code, on_gpu):
         assert all(re.fullmatch(r"(\d+\.\d\dx)?", cell) for cell in row[4:7])
     if on_gpu:
         assert head[-2:] == ["MFU", "peak MB"] and all(row[-1] == "1,024" for row in table)
+        shares = {row[0]: row[1:] for row in parts[0][2:]}
+        assert shares["attention"] == ["1.0", "1.0"] and shares["matrix products"] == ["2.0"] * 2
+        assert shares["all"] == ["3.0", "3.0"]
 
 
 def test_the_textbook_of_the_benchmark_is_two_calls_with_pytorchs_dropout():
