@@ -27,7 +27,7 @@ logger = logging.getLogger("annotated_mpnet")
 # %% ../nbs/07h_batches.ipynb #07h-007
 class _Chunk(NamedTuple):
     "Documents that are tokenized in one go: what `Updates.updates` takes."
-    cycle: int
+    epoch: int
     start: Any          # of the block
     number: int         # in the block
     numbers: list[int]
@@ -42,7 +42,7 @@ class _News(NamedTuple):
 
 class _Item(NamedTuple):
     "An update, or the end of a chunk."
-    cycle: int
+    epoch: int
     position: dict | None = None  # after the update; None: a chunk ends here
     micro: list[dict] | None = None # its micro-batches on this rank
     news: _News | None = None
@@ -52,26 +52,26 @@ def _ends_chunk(item: _Item) -> bool:
     return item.position is None
 
 # %% ../nbs/07h_batches.ipynb #07h-007z
-def _chunks_of(batches, cycle: int, begin=None, first: int = 0) -> Iterator[_Chunk]:
+def _chunks_of(batches, epoch: int, begin=None, first: int = 0) -> Iterator[_Chunk]:
     "The chunks of an epoch, from the chunk `first` of the block at `begin` on."
-    for start, numbers, texts in batches.source.blocks(cycle, begin):
+    for start, numbers, texts in batches.source.blocks(epoch, begin):
         for number, part in enumerate(batches.chunks(len(texts))):
             if number >= first:
-                yield _Chunk(cycle, start, number, numbers[part], texts[part])
+                yield _Chunk(epoch, start, number, numbers[part], texts[part])
         first = 0
 
 
 def _chunks_from(batches, position: dict) -> Iterator[_Chunk]:
     "The chunks from a position on, epoch after epoch; an error where there are none."
-    cycle, start, first = (position[name] for name in ("cycle", "block", "chunk"))
+    epoch, start, first = (position[name] for name in ("cycle", "block", "chunk"))
     found = False
     while True:
-        for chunk in _chunks_of(batches, cycle, start, first):
+        for chunk in _chunks_of(batches, epoch, start, first):
             found = True
             yield chunk
-        if not found and cycle > position["cycle"]:
+        if not found and epoch > position["cycle"]:
             raise UserError(f"{batches.source.name}: there is no text to train on")
-        cycle, start, first = cycle + 1, None, 0
+        epoch, start, first = epoch + 1, None, 0
 
 
 def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item]:
@@ -79,12 +79,12 @@ def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item
     done = position["update"]  # updates of the first chunk that are behind
     for turn, chunk in enumerate(_chunks_from(batches, position)):
         if turn % workers == worker:
-            after = {"cycle": chunk.cycle, "block": chunk.start, "chunk": chunk.number}
+            after = {"cycle": chunk.epoch, "block": chunk.start, "chunk": chunk.number}
             for number, micro in enumerate(batches.updates(*chunk), 1):
                 news = _News(batches.cut, batches.source.unread) if number == 1 else None
                 if number > done:
-                    yield _Item(chunk.cycle, after | {"update": number}, micro, news)
-            yield _Item(chunk.cycle)
+                    yield _Item(chunk.epoch, after | {"update": number}, micro, news)
+            yield _Item(chunk.epoch)
         done = 0
 
 # %% ../nbs/07h_batches.ipynb #07h-009
@@ -124,15 +124,49 @@ def _reports(now: dict,          # facts
         said.append(
             f"the order of the data has changed ({', '.join(changed)}): the shuffle block that "
             f"was begun is begun again, so up to {was['buffer_size']:,} documents come twice in "
-            "this cycle")
+            "this epoch")
     if now["seed"] != was["seed"]:
-        said.append(f"--seed was {was['seed']} and is now {now['seed']}: in this cycle documents "
+        said.append(f"--seed was {was['seed']} and is now {now['seed']}: in this epoch documents "
                     "may come twice or not at all")
     return said
 
+# %% ../nbs/07h_batches.ipynb #07h-009p
+class _Placed(Updates):
+    "Updates, and the position in them: small, plain data."
+    source: Any    # Shuffled or Stream
+    position: dict # after the last update
+    unread: Unread # of the corpus, so far
+
+    def facts(self) -> dict: # what a position in the data depends on
+        about = {"data": self.source.name, "seed": self.seed, "buffer_size": self.source.block,
+                 "global_batch": self.size, "max_tokens": self.max_tokens,
+                 "packing": self.packing}
+        files = self.source.facts
+        return about | ({"files": identity(files)} if files else {})
+
+    def state_dict(self) -> dict: # numbers and words
+        return {**self.position, "facts": self.facts()}
+
+    def load_state_dict(self, state: dict) -> list[str]: # what isn't exact, in words
+        "Resume from a state of `state_dict`, with any number of workers and ranks."
+        now, was = self.facts(), state["facts"]
+        changed = _cut_otherwise(now, was)
+        said = _reports(now, was, changed)
+        if _same_data(now, was):
+            stored = self.position | state  # an older state lacks some of the sums
+            self.position = {name: copy.deepcopy(stored[name]) for name in self.position}
+            self.position |= {"chunk": 0, "update": 0} if changed else {}
+        return said
+
+    def shares(self) -> dict[str, float]: # by name, for the log
+        "What is cut off, where it is much, and what can't be read, where there is any."
+        cut = Cut(self.position["characters"], self.position["cut_off"]).share
+        found = {"train/cut": cut} if cut >= MUCH else {}
+        return found | ({"train/broken": self.unread.share} if self.unread.share else {})
+
 # %% ../nbs/07h_batches.ipynb #07h-010
-class Batches(Updates):
-    "The micro-batches of update after update, and the position in them: small, plain data."
+class Batches(_Placed):
+    "The micro-batches of update after update, from a position on."
     def __init__(self,
                  source,             # Shuffled or Stream
                  tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
@@ -158,8 +192,8 @@ class Batches(Updates):
         last = self.position["cycle"]  # the epoch of the last update with something to predict
         make = partial(_items, self, self.position, self.num_workers or 1)
         with closing(in_turns(make, self.num_workers, _ends_chunk)) as items:
-            for cycle, position, micro, news in items:
-                if cycle > last + 1:
+            for epoch, position, micro, news in items:
+                if epoch > last + 1:
                     raise UserError(_NOTHING)
                 if position is None:
                     continue
@@ -168,7 +202,7 @@ class Batches(Updates):
                 self.position = self.position | position | sums
                 micro = [batch for batch in micro if batch["pred_size"]]
                 if micro or self.world_size > 1:  # all ranks take part in every update
-                    last = cycle
+                    last = epoch
                     yield micro
 
     def _hear(self, news: _News) -> dict: # of a chunk -> characters, as in the position
@@ -182,36 +216,9 @@ class Batches(Updates):
                             "--packing trains on all of it", 100 * cut.share, self.max_tokens)
         return {"characters": before + cut.there, "cut_off": self.position["cut_off"] + cut.off}
 
-    def shares(self) -> dict[str, float]: # by name, for the log
-        "What is cut off, where it is much, and what can't be read, where there is any."
-        cut = Cut(self.position["characters"], self.position["cut_off"]).share
-        found = {"train/cut": cut} if cut >= MUCH else {}
-        return found | ({"train/broken": self.unread.share} if self.unread.share else {})
-
-    def facts(self) -> dict: # what a position in the data depends on
-        about = {"data": self.source.name, "seed": self.seed, "buffer_size": self.source.block,
-                 "global_batch": self.size, "max_tokens": self.max_tokens,
-                 "packing": self.packing}
-        files = self.source.facts
-        return about | ({"files": identity(files)} if files else {})
-
-    def state_dict(self) -> dict: # numbers and words
-        return {**self.position, "facts": self.facts()}
-
-    def load_state_dict(self, state: dict) -> list[str]: # what isn't exact, in words
-        "Resume from a state of `state_dict`, with any number of workers and ranks."
-        now, was = self.facts(), state["facts"]
-        changed = _cut_otherwise(now, was)
-        said = _reports(now, was, changed)
-        if _same_data(now, was):
-            stored = self.position | state  # an older state lacks some of the sums
-            self.position = {name: copy.deepcopy(stored[name]) for name in self.position}
-            self.position |= {"chunk": 0, "update": 0} if changed else {}
-        return said
-
-    def one_cycle(self, cycle: int = 0, aligned: bool = False) -> Iterator[dict | None]:
+    def one_epoch(self, epoch: int = 0, aligned: bool = False) -> Iterator[dict | None]:
         "This rank's micro-batches of an epoch; aligned: None where only others have a share."
         nothing: list[dict | None] = [None] if aligned else []
-        for chunk in _chunks_of(self, cycle):
+        for chunk in _chunks_of(self, epoch):
             for micro in self.updates(*chunk):
                 yield from micro or nothing

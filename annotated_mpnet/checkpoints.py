@@ -243,7 +243,7 @@ def choose_checkpoint(folder: Path, # of a run
         try:
             content = read_checkpoint(path, trust_checkpoint)
         except TornCheckpoint as error:
-            logger.warning("passed over: %s", error)
+            logger.warning("skipped: %s", error)
             continue
         if is_ours(content): return path, content
         raise UserError(f"{path} is of another program; "

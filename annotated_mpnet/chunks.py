@@ -45,7 +45,7 @@ def _end(encoding, # of the tokenizer, with all the tokens that a row can have
     return len(text) if whole else last[1]
 
 
-def _cut_samples(tokenizer: PreTrainedTokenizerFast, cycle: int, numbers: list[int],
+def _cut_samples(tokenizer: PreTrainedTokenizerFast, epoch: int, numbers: list[int],
                  texts: list[str], max_tokens: int) -> tuple[list[dict], Cut]: # one a document
     "Samples for the collator. A text is cut first, to 32 characters a token: few have fewer."
     short, ids, kept = [text[:32 * max_tokens] for text in texts], [], 0
@@ -57,11 +57,11 @@ def _cut_samples(tokenizer: PreTrainedTokenizerFast, cycle: int, numbers: list[i
         kept += sum(_end(encoding, text) if len(row) == max_tokens else len(text)
                     for row, encoding, text in zip(found["input_ids"], found.encodings, some))
     there = sum(map(len, texts))
-    samples = [{"input_ids": x, "sample_id": n, "cycle": cycle} for x, n in zip(ids, numbers)]
+    samples = [{"input_ids": x, "sample_id": n, "cycle": epoch} for x, n in zip(ids, numbers)]
     return samples, Cut(there, there - kept)
 
 
-def _packed_samples(tokenizer: PreTrainedTokenizerFast, cycle: int, numbers: list[int],
+def _packed_samples(tokenizer: PreTrainedTokenizerFast, epoch: int, numbers: list[int],
                     texts: list[str], max_tokens: int) -> tuple[list[dict], Cut]: # one a row
     "Samples for the collator; rows that begin in the same document are numbered."
     samples, before, turn = [], None, 0
@@ -69,7 +69,7 @@ def _packed_samples(tokenizer: PreTrainedTokenizerFast, cycle: int, numbers: lis
         turn = turn + 1 if first == before else 0
         before = first
         samples.append({"input_ids": np.array(row, dtype=np.int32),
-                        "sample_id": numbers[first] << 20 | turn, "cycle": cycle})
+                        "sample_id": numbers[first] << 20 | turn, "cycle": epoch})
     return samples, Cut(sum(map(len, texts)))
 
 # %% ../nbs/07g_chunks.ipynb #07g-008
@@ -98,10 +98,10 @@ class Updates:
         step = block_size if self.packing else self.size * -(-CHUNK // self.size)
         return (slice(i, i + step) for i in range(0, block_size, step))
 
-    def _samples(self, cycle: int, numbers: list[int], texts: list[str]) -> list[dict]:
+    def _samples(self, epoch: int, numbers: list[int], texts: list[str]) -> list[dict]:
         "What the collator takes, of the documents of a chunk."
         make = _packed_samples if self.packing else _cut_samples
-        samples, self.cut = make(self.tokenizer, cycle, numbers, texts, self.max_tokens)
+        samples, self.cut = make(self.tokenizer, epoch, numbers, texts, self.max_tokens)
         if len(samples) < self.size <= len(texts) and not self._warned:
             self._warned = True
             logger.warning(
@@ -110,19 +110,19 @@ class Updates:
         return samples
 
     def updates(self,
-                cycle: int,         # number of the epoch
+                epoch: int,         # number of the epoch
                 start,              # where the block starts: a number, or a stream's position
                 chunk: int,         # number of the chunk in the block
                 numbers: list[int], # of the documents
                 texts: list[str],   # the documents
                ) -> Iterator[list[dict]]: # the micro-batches of this rank
         "The updates of one chunk: like lengths together, in random order."
-        samples = self._samples(cycle, numbers, texts)
+        samples = self._samples(epoch, numbers, texts)
         batches = global_batches([s["input_ids"] for s in samples], self.size)
         turns: Iterable[int] = range(len(batches))
         if self.shuffle:
             number = (start["row"] if isinstance(start, dict) else start) << 20 | chunk
-            turns = permutation_of(len(batches), self.seed, cycle, purpose=2, number=number)
+            turns = permutation_of(len(batches), self.seed, epoch, purpose=2, number=number)
         for turn in turns:
             mine = np.array_split(batches[turn], self.parts)[self.rank::self.world_size]
             yield [self.collator([samples[i] for i in part]) for part in mine if len(part)]

@@ -49,7 +49,7 @@ def unigram_bar(config: PretrainConfig, # a run's arguments, checked
     from annotated_mpnet.update import mask_shown
     losses = unigram_losses(train, tokenizer, config.max_tokens)
     total, n = 0.0, 0
-    for batch in make_batches(config, fixed(valid), tokenizer, False).one_cycle():
+    for batch in make_batches(config, fixed(valid), tokenizer, False).one_epoch():
         if not batch or not batch["pred_size"]: continue
         shown = mask_shown(batch, tokenizer.mask_token_id)
         behind = batch["targets"][shown].numpy()  # (masks,) the true tokens

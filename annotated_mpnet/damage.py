@@ -130,9 +130,9 @@ def _file_of(shard: dict) -> str: # arguments of a builder's function
     found = next((shard[name] for name in ("base_files", "files") if shard.get(name)), [""])
     return str(found[0])
 
-# %% ../nbs/07a_damage.ipynb #07a-013
-class Tables:
-    "The tables that a builder of `datasets` makes; what can't be read becomes a marked row."
+# %% ../nbs/07a_damage.ipynb #07a-013m
+class _Marked:
+    "Tables with the columns of a dataset, in which what can't be read is a marked row."
     def __init__(self,
                  builder,                # datasets.ArrowBasedBuilder
                  field: str,             # the column that holds the text
@@ -140,6 +140,52 @@ class Tables:
                 ):
         self.builder, self.field, self.known = builder, field, known
 
+    def _table(self, texts: list[str | None]):
+        "A table of texts, with the columns of the dataset."
+        import pyarrow
+        features = self.builder.info.features
+        alone = pyarrow.schema({self.field: pyarrow.string()})
+        schema = features.arrow_schema if features else alone
+        columns = [pyarrow.nulls(len(texts), column.type) for column in schema]
+        where = schema.names.index(self.field)
+        if features and type(features[self.field]).__name__ == "Json":  # of texts and other things
+            texts = [text if text is None else json.dumps(text) for text in texts]
+        columns[where] = pyarrow.array(texts, pyarrow.string()).cast(schema.types[where])
+        return pyarrow.Table.from_arrays(columns, schema=schema)
+
+    def _checked(self, table, file: str):
+        "A table in which all texts are UTF-8; marks in place of those that aren't."
+        import pyarrow
+        if self.field not in table.column_names:
+            return table
+        column = table.column(self.field)
+        try:
+            column.validate(full=True)
+            return table
+        except pyarrow.ArrowInvalid:
+            raw = column.cast(pyarrow.large_binary()).to_pylist()
+        rows = _rows_of(enumerate(raw, 1), f"{file}, a table of it", lambda x: x and x.decode())
+        where = table.column_names.index(self.field)
+        return table.set_column(where, table.field(where), pyarrow.array(list(rows), column.type))
+
+    def _rest(self, shard: dict, file: str, behind: int, problem: str) -> Iterator:
+        "What is left of a shard after `behind` rows, in tables."
+        kind, paths = self.builder.name, [p for x in shard.get("files_iterables", []) for p in x]
+        if kind not in ("json", "text") or len(paths) != 1:
+            yield self._table([mark(problem, file=True)])
+            return
+        text_of = _text_of if kind == "text" else partial(_json_text_of, field=self.field)
+        open_file = vars(sys.modules[type(self.builder).__module__]).get("open", open)
+        with open_file(paths[0], "rb") as lines:
+            rows = _rows_of(_numbered(lines, blank=kind == "text"), file, text_of)
+            rows = _up_to_damage(rows, problem, local=file in self.known)
+            rest = _rest_of(rows, behind, problem)
+            while some := list(islice(rest, 1000)):
+                yield self._table(some)
+
+# %% ../nbs/07a_damage.ipynb #07a-013
+class Tables(_Marked):
+    "The tables that a builder of `datasets` makes; what can't be read becomes a marked row."
     def __call__(self, **shard) -> Iterator[tuple]: # arguments of the builder's function
         "Keys and tables of a shard: of a file, or of a part of one."
         if "allow_full_read" in shard:
@@ -186,46 +232,3 @@ class Tables:
             raise StreamLost(f"{file} is gone; put it back to resume") from error
         if (now.st_size, now.st_mtime_ns) != (known.size, known.time):
             self.known[file] = same_file(known, now, lambda: facts_of(file, "").digest)
-
-    def _table(self, texts: list[str | None]):
-        "A table of texts, with the columns of the dataset."
-        import pyarrow
-        features = self.builder.info.features
-        alone = pyarrow.schema({self.field: pyarrow.string()})
-        schema = features.arrow_schema if features else alone
-        columns = [pyarrow.nulls(len(texts), column.type) for column in schema]
-        where = schema.names.index(self.field)
-        if features and type(features[self.field]).__name__ == "Json":  # of texts and other things
-            texts = [text if text is None else json.dumps(text) for text in texts]
-        columns[where] = pyarrow.array(texts, pyarrow.string()).cast(schema.types[where])
-        return pyarrow.Table.from_arrays(columns, schema=schema)
-
-    def _checked(self, table, file: str):
-        "A table in which all texts are UTF-8; marks in place of those that aren't."
-        import pyarrow
-        if self.field not in table.column_names:
-            return table
-        column = table.column(self.field)
-        try:
-            column.validate(full=True)
-            return table
-        except pyarrow.ArrowInvalid:
-            raw = column.cast(pyarrow.large_binary()).to_pylist()
-        rows = _rows_of(enumerate(raw, 1), f"{file}, a table of it", lambda x: x and x.decode())
-        where = table.column_names.index(self.field)
-        return table.set_column(where, table.field(where), pyarrow.array(list(rows), column.type))
-
-    def _rest(self, shard: dict, file: str, behind: int, problem: str) -> Iterator:
-        "What is left of a shard after `behind` rows, in tables."
-        kind, paths = self.builder.name, [p for x in shard.get("files_iterables", []) for p in x]
-        if kind not in ("json", "text") or len(paths) != 1:
-            yield self._table([mark(problem, file=True)])
-            return
-        text_of = _text_of if kind == "text" else partial(_json_text_of, field=self.field)
-        open_file = vars(sys.modules[type(self.builder).__module__]).get("open", open)
-        with open_file(paths[0], "rb") as lines:
-            rows = _rows_of(_numbered(lines, blank=kind == "text"), file, text_of)
-            rows = _up_to_damage(rows, problem, local=file in self.known)
-            rest = _rest_of(rows, behind, problem)
-            while some := list(islice(rest, 1000)):
-                yield self._table(some)

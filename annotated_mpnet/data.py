@@ -56,7 +56,7 @@ def make_batches(config: PretrainConfig, # checked
     else:
         how |= dict(shuffle=False)
     make = partial(Batches, source, tokenizer, collator, **how)
-    if not train and not any(batch and batch["pred_size"] for batch in make().one_cycle()):
+    if not train and not any(batch and batch["pred_size"] for batch in make().one_epoch()):
         raise UserError("nothing to predict: no document of a held-out text has a token "
                         "that can be masked")
     return make(rank=ranks.rank, world_size=ranks.size) if ranks else make()

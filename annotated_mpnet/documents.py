@@ -158,9 +158,9 @@ def line_begins(path: Path,     # a UTF-8 text file
     "Where each line begins; what is no text is an error."
     return _index(path, strict=True, chunk=chunk).begins
 
-# %% ../nbs/07b_documents.ipynb #07b-010
-class LineFiles(Sequence):
-    "The lines of text files as a sequence of documents, each read from disk when asked for."
+# %% ../nbs/07b_documents.ipynb #07b-010i
+class _Indexed:
+    "Text files, and where each document of them begins."
     def __init__(self,
                  paths: list[Path], # UTF-8 text files, one document on a line; may be compressed
                  limit: Limit = Limit(0), # what may be broken
@@ -176,7 +176,7 @@ class LineFiles(Sequence):
         counts = [len(begins) - 1 for begins in self.begins]
         self.first = np.cumsum([0] + counts)  # number of the first document of each file
         size = sum([int(begins[-1]) for begins in self.begins])
-        self.name = f"{len(self):,} lines of {size:,} bytes in {names_of(paths)}"
+        self.name = f"{self.first[-1]:,} lines of {size:,} bytes in {names_of(paths)}"
         if self.unread.said:
             limit.check(self.unread, self.name, self.unread.said[-1])
 
@@ -204,6 +204,9 @@ class LineFiles(Sequence):
         for n, problem in enumerate(bad, 1):
             self.unread = self.unread.more(seen + documents + n, problem, file=False)
 
+# %% ../nbs/07b_documents.ipynb #07b-010
+class LineFiles(_Indexed, Sequence):
+    "The lines of text files as a sequence of documents, each read from disk when asked for."
     def __len__(self) -> int:
         return int(self.first[-1])
 

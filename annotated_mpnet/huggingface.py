@@ -224,7 +224,7 @@ def our_weights(weights: dict,       # transformers' names -> tensors
     ours = {name: x for name, x in weights.items()
             if name not in _POOLER and not name.startswith(_OTHER_TASKS)}
     if skipped := sorted(weights.keys() - ours):
-        logger.info("left out, pretraining has no use for them: %s", some(skipped))
+        logger.info("skipped, pretraining has no use for them: %s", some(skipped))
     matrix = ours.pop("lm_head.decoder.weight", None)
     bias = ours.pop("lm_head.decoder.bias", None)
     if bias is not None:

@@ -24,13 +24,13 @@ def scramble(x: np.ndarray, # uint64, any shape
 def shuffled(positions: np.ndarray, # int, any shape, each in [0, n)
              n: int,             # how many there are
              seed: int,          # the run's seed
-             cycle: int,         # number of the epoch
+             epoch: int,         # number of the epoch
              rounds: int = 6,    # of the network
             ) -> np.ndarray:     # int64, the same shape: which one stands at each position
     "A random order of the numbers below n, position by position (Luby and Rackoff 1988)."
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))  # bits
     low = np.uint64((1 << int(half)) - 1)
-    keys = np.random.Philox(key=seed, counter=[0, 1, 0, cycle]).random_raw(rounds)
+    keys = np.random.Philox(key=seed, counter=[0, 1, 0, epoch]).random_raw(rounds)
     x = np.asarray(positions).astype(np.uint64).ravel()
     outside: slice | np.ndarray = slice(None)
     while len(x[outside]):
@@ -44,12 +44,12 @@ def shuffled(positions: np.ndarray, # int, any shape, each in [0, n)
 # %% ../nbs/07_order.ipynb #07-011
 def permutation_of(n: int,       # how many there are
                    seed: int,    # the run's seed
-                   cycle: int,   # number of the epoch
+                   epoch: int,   # number of the epoch
                    purpose: int, # 1 or more: which of the orders with the same seed and epoch
                    number: int = 0, # which of the things that are ordered for this purpose
                   ) -> np.ndarray: # (n,) the numbers below n in random order
     "A random order that depends on the arguments alone."
-    philox = np.random.Philox(key=seed, counter=[0, 1 + purpose, number, cycle])
+    philox = np.random.Philox(key=seed, counter=[0, 1 + purpose, number, epoch])
     return np.random.Generator(philox).permutation(n)
 
 # %% ../nbs/07_order.ipynb #07-014
@@ -71,7 +71,7 @@ class Shuffled:
         self.others = getattr(texts, "others", "")  # what else is in their folder, in words
 
     def blocks(self,
-               cycle: int,       # number of the epoch
+               epoch: int,       # number of the epoch
                start: int | None = None, # position where a block starts; None: the first block
               ) -> Iterator[tuple[int, list[int], list[str]]]: # its start, numbers, texts
         "The blocks of an epoch; each document comes exactly once."
@@ -79,7 +79,7 @@ class Shuffled:
         for first in range(start or 0, n, self.block):
             order = np.arange(first, min(first + self.block, n))
             if self.shuffle:
-                order = shuffled(order, n, self.seed, cycle)
+                order = shuffled(order, n, self.seed, epoch)
             numbers = order.tolist()
             yield first, numbers, [self.text_of(i) for i in numbers]
 

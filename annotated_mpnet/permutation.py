@@ -19,12 +19,12 @@ from .tokenization import word_starts
 
 # %% ../nbs/03_permutation.ipynb #03-012
 def draw_uniforms(seed: int,      # the run's seed
-                  cycle: int,     # the epoch, from 0
+                  epoch: int,     # the epoch, from 0
                   sample_id: int, # the sample's number in the data
                   n: int,         # the sample's length in tokens
                  ) -> np.ndarray: # (4, n) numbers in [0, 1)
     "Four numbers for each token that depend on the arguments alone (Philox: Salmon et al. 2011)."
-    philox = np.random.Philox(key=seed, counter=[0, 0, sample_id, cycle])
+    philox = np.random.Philox(key=seed, counter=[0, 0, sample_id, epoch])
     return np.random.Generator(philox).random((4, n))
 
 # %% ../nbs/03_permutation.ipynb #03-015

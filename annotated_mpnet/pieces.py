@@ -123,7 +123,7 @@ def log(run: Run, tracker: Tracker) -> None:
     tracker.log(run.update, shown)
     if skipped := shown.get("train/skipped_updates"):
         logger.warning("update %d: %d updates since the last line had a loss or gradient that is "
-                       "not finite; they were left out", run.update, skipped)
+                       "not finite; they were skipped", run.update, skipped)
     if run.lost >= MANY:
         raise Diverged(f"{run.lost} updates in a row had no finite gradient, up to update "
                        f"{run.update}; go back to {newest(run)} with a lower --lr")

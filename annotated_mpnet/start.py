@@ -134,7 +134,7 @@ def after_restart(config: PretrainConfig, # as the user gave it
     whole = "state" in content
     again = "there is no checkpoint with its state yet, so it begins again"
     logger.warning("restart %d by torchrun: %s", restarts(),
-                   f"going on from {path}" if whole else again)
+                   f"resuming from {path}" if whole else again)
     if not whole:
         return with_given(config, overwrite=True)
     resumed = dict(resume=True, resume_checkpoint=str(path), hf_model_path=None, overwrite=False)

@@ -86,25 +86,16 @@ def _too_few(n: int,  # texts that could be held out
         f"{stream.name} has {n:,} texts of {stream.min_length} characters or more{skipped}, too "
         "few to hold out twice --eval-samples; ask for fewer, or lower --min-text-length")
 
-# %% ../nbs/07c_streams.ipynb #07c-012
-class Stream:
-    "The documents of a `datasets` stream, shuffled in blocks; the position is small, plain data."
-    def __init__(self,
-                 dataset,            # datasets.IterableDataset
-                 text_field: str = "text", # the column that holds the text
-                 name: str = "a stream", # for messages, and to tell one from another
-                 seed: int = 0,      # of the order within a block
-                 block: int = 10000, # documents in a block
-                 min_length: int = 0, # characters; shorter texts are skipped
-                 files: list[str] | None = None, # of the stream, where they are known
-                 limit: Limit = Limit(), # what may be broken
-                ):
+# %% ../nbs/07c_streams.ipynb #07c-012r
+class _Rows:
+    "The rows of a `datasets` stream, one by one, whatever fails in between."
+    def __init__(self, dataset, text_field: str, name: str, min_length: int,
+                 files: list[str] | None, limit: Limit): # as for `Stream`
         self.dataset, self.text_field, self.name, self.files = dataset, text_field, name, files
-        self.seed, self.block, self.min_length, self.limit = seed, block, min_length, limit
+        self.min_length, self.limit = min_length, limit
         self.facts: list[Facts] = []  # what the files are known by
         self.others = ""  # what else is in their folder, in words
         self.unread = Unread(files=len(files or []))
-        self.head = self._position(0)  # where an epoch begins
 
     def _position(self, row: int) -> dict: # number of the next row
         lost = [self.unread.broken, self.unread.broken_files]
@@ -141,8 +132,25 @@ class Stream:
         self.limit.check(self.unread, self.name, found[0])
         return None
 
+# %% ../nbs/07c_streams.ipynb #07c-012
+class Stream(_Rows):
+    "The documents of a `datasets` stream, shuffled in blocks; the position is small, plain data."
+    def __init__(self,
+                 dataset,            # datasets.IterableDataset
+                 text_field: str = "text", # the column that holds the text
+                 name: str = "a stream", # for messages, and to tell one from another
+                 seed: int = 0,      # of the order within a block
+                 block: int = 10000, # documents in a block
+                 min_length: int = 0, # characters; shorter texts are skipped
+                 files: list[str] | None = None, # of the stream, where they are known
+                 limit: Limit = Limit(), # what may be broken
+                ):
+        super().__init__(dataset, text_field, name, min_length, files, limit)
+        self.seed, self.block = seed, block
+        self.head = self._position(0)  # where an epoch begins
+
     def blocks(self,
-               cycle: int,         # number of the epoch
+               epoch: int,         # number of the epoch
                start: dict | None = None, # position of a block's first row
               ) -> Iterator[tuple[dict, list[int], list[str]]]: # its start, numbers, texts
         "The blocks of an epoch, as those of `Shuffled`."
@@ -151,7 +159,7 @@ class Stream:
         while taken := list(islice(rows, self.block)):
             after = self._position(taken[-1][0] + 1)
             self.unread = self.unread._replace(records=after["row"])
-            order = permutation_of(len(taken), self.seed, cycle, purpose=1, number=at["row"])
+            order = permutation_of(len(taken), self.seed, epoch, purpose=1, number=at["row"])
             yield dict(at), [taken[i][0] for i in order], [taken[i][1] for i in order]
             at.update(after)
 

@@ -148,7 +148,7 @@ def measure(run: Run,
     "Evaluate a model on a fixed text; each rank has its share."
     spread, tokenizer = run.start.spread, run.start.tokenizer
     idle = idle_batch(run.config.objective) if spread.aligned else None
-    mine = batches.one_cycle(aligned=spread.aligned)
+    mine = batches.one_epoch(aligned=spread.aligned)
     try:
         return evaluate(spread.evaluated(losses), mine, run.autocast, tokenizer.mask_token_id,
                         run.ranks, idle, run.check)
@@ -187,7 +187,7 @@ def summary(run: Run) -> list[str]: # lines
     size = f"{n / 1e6:.1f} million" if n >= 1e5 else f"{n:,}"
     where = run.start.spread.describe(run.start.device)
     number = "bfloat16" if run.bfloat16 else "float32"
-    at = f", going on after update {run.update:,}" if run.update else ""
+    at = f", resumed after update {run.update:,}" if run.update else ""
     lines = [f"{size} parameters, on {where} in {number}{at}"]
     chosen = run.config.train_dir or run.config.dataset_name
     if chosen and not run.config.demo:

@@ -387,7 +387,7 @@ def test_common_configuration_resumable(place):
     assert (place / "checkpoints/checkpoint2500.pt").exists() and lines(said, "valid") == [2500]
     argv = REFERENCE["Resumed"].split()                    # all else comes from the checkpoint
     said = finished([*argv, "--total-updates", "2505"], place)
-    assert "going on after update 2,500" in said
+    assert "resumed after update 2,500" in said
     final = final_checkpoint("checkpoints")
     assert final["update"] == 2505 and "state" in final
     assert final["config"]["checkpoint_interval"] == 2500

@@ -366,7 +366,7 @@ def test_evaluation_takes_each_sample_once(folders):
         for rank in range(ranks):
             source = Shuffled(valid, shuffle=False)
             batches = batches_of(source, update_freq=1, rank=rank, world_size=ranks)
-            parts.append(list(batches.one_cycle()))
+            parts.append(list(batches.one_epoch()))
         assert documents(parts) == list(range(HELD))
 
 

@@ -117,7 +117,7 @@ def batches_of(on_gpu: bool, objective: str = "mpnet", packing: bool = False):
 
 def shapes(batches, objective) -> set[tuple[int, int, int]]: # rows, keys, predicted
     found = set()
-    for batch in batches.one_cycle():
+    for batch in batches.one_epoch():
         P, columns = batch["pred_size"], batch["input_ids"].shape[1]
         context = columns - P * (len(OBJECTIVES[objective]) - 1)
         found.add((columns, n_keys(objective, context, P), P))

@@ -116,9 +116,7 @@ def test_cells_have_a_size_that_one_can_read(notebook):
         code = [line for line in lines if "%pip" not in line and not line.startswith("#|")]
         wide = [line for line in code if len(line) > WIDEST_LINE]
         assert not wide, f"{notebook.name}, cell {cell.id}: {wide[0]}"
-        one_class = sum(line.startswith(("class ", "def ")) for line in lines) == 1
-        assert len(lines) <= (LONGEST_CLASS if one_class else LONGEST_CELL) or (
-            "class PretrainConfig:" in cell.source), cell.id
+        assert len(lines) <= LONGEST_CELL or "class PretrainConfig:" in cell.source, cell.id
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.name)

@@ -139,7 +139,7 @@ def test_other_numbers_of_ranks_get_the_same_samples(place):
     assert "dropout draws other numbers" in run.said() and "WARNING" not in run.said()
     # from a file into shards
     said = finished([*resume, "--batch-size", "2", "--fsdp"], moved, 3, RECORD)
-    assert "saved by 1 rank(s), and 3 go on" in said and "going on after update 19" in said
+    assert "saved by 1 rank(s), and 3 go on" in said and "resumed after update 19" in said
     assert "WARNING" not in said
     assert list(samples(alone)) == list(range(1, 31)) and samples(moved) == samples(alone)
 
@@ -172,8 +172,8 @@ def test_stopped_and_resumed_in_shards(place):
     shard.write_bytes(shard.read_bytes()[:-1])
     (stopped / "run/.checkpoint15.999999999.tmp").mkdir()  # of a killed process
     said = finished([*argv, "--resume", "--keep-checkpoints", "2"], stopped)
-    assert said.count("passed over") == 1 and "__1_0.distcp" in said
-    assert "going on after update 10" in said
+    assert said.count("skipped") == 1 and "__1_0.distcp" in said
+    assert "resumed after update 10" in said
     same(final(stopped)["model"], final(whole)["model"])
     names = [path.name for path in (stopped / "run").iterdir() if path.is_dir()]
     kept = [name for name in names if "earlier" not in name]
@@ -351,7 +351,7 @@ def test_torchrun_starts_again(place):
     die = die.replace("if run", "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '0' and run")
     again = Launched([*argv, "--overwrite"], place, "--max-restarts", "1", patch=die)
     assert again.finish() == 0, again.said()
-    restarted = "restart 1 by torchrun: going on from run/checkpoint12.pt"
+    restarted = "restart 1 by torchrun: resuming from run/checkpoint12.pt"
     assert restarted in again.said(), again.said()
     same_end(place, alone)
     assert not (place / "run/checkpoint999.pt").exists()

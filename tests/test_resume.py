@@ -318,8 +318,8 @@ def test_torn_checkpoints_are_passed_over(place, left_alone):
     newest[0].write_bytes(newest[0].read_bytes()[:-100])
     newest[1].write_bytes(b"")
     said = finished([*argv, "--resume"], place)
-    assert said.count("WARNING: passed over") == 2 and "checkpoint30.pt" in said
-    assert "going on after update 20" in said
+    assert said.count("WARNING: skipped") == 2 and "checkpoint30.pt" in said
+    assert "resumed after update 20" in said
     same_run(left_alone("files", argv), place)
 
 
@@ -378,7 +378,7 @@ def test_a_finished_run_can_be_extended(place):
     assert last_saved(place) == 18  # the last update, though 18 is no multiple of 5
     # everything else comes from the checkpoint
     said = finished([*RESUME, "--total-updates", "22"], place)
-    assert "going on after update 18" in said and final(place)["update"] == 22
+    assert "resumed after update 18" in said and final(place)["update"] == 22
     config = final(place)["config"]
     assert (config["lr"], config["batch_size"], config["warmup_updates"]) == (1e-2, 4, 1)
     assert config["save_optimizer_state"] is True
@@ -435,7 +435,7 @@ def test_going_back_keeps_the_other_history_aside(place, left_alone):
         before.pop(f"checkpoint{n}.pt", None)
     resume_from = [*argv, "--resume", "--resume-checkpoint"]
     said = finished([*resume_from, "run/checkpoint20.pt"], place)
-    assert "going on after update 20" in said and "run/earlier-1" in said
+    assert "resumed after update 20" in said and "run/earlier-1" in said
     aside = contents(place / "run/earlier-1")
     assert aside == before
     assert {"checkpoint60.pt", "final_checkpoint.pt", "best_checkpoint.pt"} <= aside.keys()
@@ -523,7 +523,7 @@ def test_a_lost_update_is_skipped_and_said(place, left_alone):
     argv = arguments(FILES)
     said = finished(argv, place, LOSE.format(when="count[0] in (6, 7)"))
     lost = ("update 8: 2 updates since the last line had a loss or gradient that is not finite; "
-            "they were left out")
+            "they were skipped")
     assert lost in said
     last = final(place)
     assert all(x.isfinite().all() for x in last["model"].values()) and last["update"] == 60
