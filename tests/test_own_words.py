@@ -48,7 +48,8 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("own") / "model"
     tokenizer = KINDS["wordpiece"]
     model = tiny_model(vocab_size=len(tokenizer), encoder_layers=1)
-    return to_huggingface(model, place, tokenizer)
+    to_huggingface(model, place, tokenizer)
+    return place
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,7 +68,7 @@ def test_tokens_of_all_kinds_that_stand_for_the_same_are_the_same(old, new):
     for i, of in enumerate(rows.of):
         if i in new.all_special_ids:  # all three know the five roles
             assert old.convert_ids_to_tokens(of) == [new.convert_ids_to_tokens(i)]
-        elif after[i] in before:
+        elif after[i].strip() and after[i] in before:
             assert [before[j] for j in of] == [after[i]]
     assert rows.kept > 250  # they are of one corpus
     word = after.index(" the")
