@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 
 from .attention import dense_bias
-from .configuration import PretrainConfig
+from .carried import signature
+from .configuration import PretrainConfig, arguments_of
 from .fast_attention import fast_bias
 from .interruption import Interrupted
 from .machine import keep_memory, use_bfloat16
@@ -223,6 +224,7 @@ def state_of(run: Run) -> dict:
         "lost": run.lost,
         "todo": list(run.todo),
         "wandb_id": run.wandb_id,
+        "signature": signature(arguments_of(run.config), run.wandb_id),
     }
 
 
