@@ -132,12 +132,12 @@ def save_sharded(path: Path,             # the folder to make or replace, checkp
 # %% ../nbs/09_checkpoints.ipynb #09-019
 def _load_plain(path: Path, trust_checkpoint: bool) -> Any: # what a file holds
     "Verify the checksum if there is one, then read tensors, numbers, texts, lists, dictionaries."
-    check_zip(path)
     with path.open("rb") as file, warnings.catch_warnings(action="ignore"):
         sealed = seal_is_right(file)
         if sealed is False:
             raise TornCheckpoint(f"{path} is damaged: its checksum is wrong; "
                                  "take an earlier checkpoint")
+        check_zip(path)
         if sealed is None and (name := damaged_record(path)):
             raise TornCheckpoint(f"{path} is damaged: {name} in it is not as it was written; "
                                  "take another copy")

@@ -142,7 +142,8 @@ def tensor(*dims: int, dtype: torch.dtype | None = None) -> Kind: # how many dim
         right_type = isinstance(x, torch.Tensor) and dtype in (None, x.dtype)
         if not right_type or not is_plain(x) or (dims and x.ndim not in dims):
             name = str(dtype).removeprefix("torch.") if dtype else "numbers"
-            raise wrong(x, at, f"a tensor of {name}" + f" with {dims[0]} dimensions" * bool(dims))
+            shape = f" with {' or '.join(map(str, dims))} dimensions" if dims else ""
+            raise wrong(x, at, f"a tensor of {name}{shape}")
     return kind
 
 
@@ -229,7 +230,7 @@ FILE_NAME = text(r"[\w-][\w.-]{0,100}")  # of no other folder, and not hidden
 CONTENT = table({"format": SHORT}, {
     "model_config": MODEL_CONFIG, "model": named(tensor()),
     "config": table({}, {name: argument(name) for name in FIELDS}),
-    "tokenizer": named(text(most=2**28), keys=FILE_NAME, most=20), "update": whole(),
+    "tokenizer": maybe(named(text(most=2**28), keys=FILE_NAME, most=20)), "update": whole(),
     "metrics": named(real(), most=1000), "state": STATE,
     "files": named(text("[0-9a-f]{64}"), keys=text(r"\.metadata|__[\w.]{1,100}"))})
 
