@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from .attention import dense_bias
-from .carried import signature
+from .carried import signatures
 from .configuration import PretrainConfig, UserError, arguments_of
 from .fast_attention import fast_bias
 from .interruption import Interrupted
@@ -225,7 +225,7 @@ def state_of(run: Run) -> dict:
         "lost": run.lost,
         "todo": list(run.todo),
         "wandb_id": run.wandb_id,
-        "signature": signature(arguments_of(run.config), run.wandb_id),
+        "signatures": signatures(arguments_of(run.config), run.wandb_id),
     }
 
 

@@ -224,7 +224,7 @@ STATE = table(
     {"optimizer": OPTIMIZER, "data": POSITION, "random": RANDOM, "best_loss": real(),
      "steps": steps, "lost": whole(), "wandb_id": maybe(SHORT)},
     {"todo": each(text("tell|log|validate|save"), most=10),
-     "signature": text("([0-9a-f]{64})?")})
+     "signatures": named(text("[0-9a-f]{64}"), most=100)})
 
 FILE_NAME = text(r"[\w-][\w.-]{0,100}")  # of no other folder, and not hidden
 CONTENT = table({"format": SHORT}, {

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['logger', 'same_vocabulary', 'Origin', 'from_checkpoint', 'read_origin', 'build_model', 'with_settings', 'with_given',
-           'after_restart', 'agreed', 'Start', 'check_texts', 'trusts', 'spread_of', 'resolve', 'tokenizer_for',
+           'after_restart', 'agreed', 'Start', 'check_texts', 'own_word', 'spread_of', 'resolve', 'tokenizer_for',
            'batches_of', 'on_texts', 'resume_data', 'prepare']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-004
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from .carried import SETTINGS, Remarks, carry_over, fit_to_model, is_own
+from .carried import (
+    OUTSIDE, SETTINGS, Remarks, carry_over, fit_to_model, own_names)
 from .checkpoints import (
     choose_checkpoint, is_ours, read_checkpoint, tokenizer_of, weights_of)
 from .configuration import (
@@ -192,19 +193,19 @@ def check_texts(train, valid) -> None: # what the caller handed over
                             f"not a {type(texts).__name__}")
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-023b
-def trusts(config: PretrainConfig, # as the user gave it
-           content: dict | None,   # of a checkpoint with a whole state
-           ranks: Ranks,
-          ) -> bool:               # the same on every rank
-    "Whether what a checkpoint names outside of itself is taken over; if not, it names no W&B run."
-    if not content:
-        return False
+def own_word(config: PretrainConfig, # as the user gave it
+             content: dict | None,   # of a checkpoint with a whole state
+             ranks: Ranks,
+            ) -> Collection[str]:    # the same on every rank
+    "What is taken over of what a checkpoint names outside of itself; a W&B run is dropped here."
+    if not content or config.trust_checkpoint:
+        return OUTSIDE
     state = content["state"]
-    own = partial(is_own, content["config"], state["wandb_id"], state.get("signature", ""))
-    if config.trust_checkpoint or ranks.share(own):
-        return True
-    state["wandb_id"] = None
-    return False
+    signed = state.get("signatures", {})
+    own = ranks.share(partial(own_names, content["config"], state["wandb_id"], signed))
+    if "wandb_id" not in own:
+        state["wandb_id"] = None
+    return own
 
 
 def spread_of(config: PretrainConfig, # checked
@@ -222,12 +223,12 @@ def resolve(config: PretrainConfig, # as the user gave it
             origin: Origin | None,  # what it begins from
             own_texts: bool,        # the caller hands the texts over itself
             remarks: Remarks,       # gets what the user should know
-            trusted: bool = False,  # what the checkpoint names outside of itself is taken over
+            own: Collection[str] = (), # of `own_word`
            ) -> PretrainConfig:     # checked; nothing in it is open any more
     "Arguments of the user, of the checkpoint and of the defaults, as one."
     given, content = given_names(config), origin and origin.content
     if origin and content:
-        config = carry_over(config, content["config"], origin.path, remarks, trusted, own_texts)
+        config = carry_over(config, content["config"], origin.path, remarks, own, own_texts)
     if origin:
         config = fit_to_model(config, given, origin.model, origin.name, whole=bool(content))
     config = check(config, own_texts)
@@ -321,8 +322,8 @@ def prepare(config: PretrainConfig,        # as the user gave it
         refuse_to_mix(config)  # before anything takes time
     origin = read_origin(config)
     path, content = (origin.path, origin.content) if origin else (None, None)
-    trusted = trusts(config, content, ranks)
-    config = resolve(config, origin, train is not None, remarks, trusted)
+    own = own_word(config, content, ranks)
+    config = resolve(config, origin, train is not None, remarks, own)
     in_the_way = refuse_to_mix(config, path, content["update"] if content else None)
     spread = spread_of(config, given, ranks)
     config = replace(config, fsdp=config.fsdp and ranks.group is not None)

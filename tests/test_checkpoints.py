@@ -641,7 +641,7 @@ def test_wrong_weights_in_our_own_file(saved, tmp_path):
         assert str(path) in one_line(error) and says in str(error.value)
     for missing in ("model", "model_config"):
         write_whole(path, {k: v for k, v in content.items() if k != missing})
-        with pytest.raises(UserError, match="does not describe a model"):
+        with pytest.raises(UserError, match=f"it lacks {missing};|does not describe a model"):
             load_model(path)
 
 
