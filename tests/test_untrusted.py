@@ -23,7 +23,7 @@ from annotated_mpnet.carried import OUTSIDE, SOURCES, carry_over, own_names, sig
 from annotated_mpnet.checkpoints import FORMAT, load_model, read_checkpoint
 from annotated_mpnet.configuration import FIELDS, PretrainConfig, UserError, flag, kind
 from annotated_mpnet.huggingface import from_huggingface, to_huggingface
-from annotated_mpnet.sealed import write_whole
+from annotated_mpnet.sealed import write_sealed, write_whole
 from annotated_mpnet.tokenization import load_tokenizer
 from annotated_mpnet.tracking import read_scalars
 from annotated_mpnet.trainer import pretrain
@@ -63,7 +63,7 @@ def place(made, tmp_path, monkeypatch) -> Path:
 
 def seal(content: dict) -> None:
     "Write what a stranger wants, as this program does."
-    write_whole(Path("run/checkpoint2.pt"), content)
+    write_sealed(Path("run/checkpoint2.pt"), content)  # write_whole would walk through a bomb
 
 
 def line(error) -> str:
@@ -83,7 +83,7 @@ def named(name: str):
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_no_name_of_a_stranger_is_taken_over(name):
     stored = {name: named(name), "lr": 0.25}
-    strangers = {n: "0" * 64 for n in OUTSIDE}
+    strangers = dict.fromkeys(OUTSIDE, "0" * 64)
     for signed in ({}, strangers, signatures({}, None), signatures(stored | {name: None}, None)):
         own = own_names(stored, None, signed)
         assert name not in own
@@ -120,7 +120,8 @@ def test_a_planted_folder_writes_nowhere_else_and_its_owner_goes_on(place, tmp_p
     said = finished([*RESUME, "3", *SOURCE], place).replace("\n", " ")
     assert not evil.exists() and "not of a run of yours" in said and "--num-workers 2" in said
     assert final()["state"]["wandb_id"] is None and final()["config"]["num_workers"] == 0
-    (place / "run/final_checkpoint.pt").unlink()
+    for path in (place / "run").iterdir():
+        path.unlink()
     (place / "run/checkpoint2.pt").write_bytes(before)
     assert "not of a run of yours" not in finished([*RESUME, "4"], place)
     assert "train/loss" in read_scalars(place / "logs") and final()["config"]["num_workers"] == 1
@@ -242,8 +243,8 @@ def test_no_parser_sees_a_deep_text_of_a_checkpoint(place):
 STRANGE = st.one_of(
     st.none(), st.booleans(), st.integers(), st.sampled_from([2**63, 2**200, -1, 0, math.nan]),
     st.floats(), st.text(max_size=5), st.just("x" * 100_000), st.just([]), st.just({}),
-    st.lists(st.integers(), max_size=3), st.dictionaries(st.text(max_size=2), st.none(), max_size=2),
-    st.builds(bomb),
+    st.lists(st.integers(), max_size=3), st.builds(bomb),
+    st.dictionaries(st.text(max_size=2), st.none(), max_size=2),
     st.sampled_from([torch.zeros(0), torch.zeros(3), torch.zeros(2, 7), torch.tensor(math.nan),
                      torch.zeros(5056, dtype=torch.uint8), torch.ones(2, dtype=torch.int64)]))
 
@@ -273,14 +274,15 @@ def honest(made) -> tuple[dict, list]:
     "A content, and the places in it; of the many weights and moments some, and all the rest."
     content = read_checkpoint(made / "run/checkpoint2.pt")
     content["config"] |= {"num_workers": 0, "tensorboard_log_dir": None}
-    found = [p for p in places_in(content) if p != ("format",)]
+    left = (("format",), ("config", "compile"))  # the compiler takes minutes
+    found = [p for p in places_in(content) if p not in left]
     many = [p for p in found if p[0] in ("model", "tokenizer") or p[:2] == ("state", "optimizer")]
     rest = [p for p in found if p not in many]
     return content, [many[::7], [p for p in rest if p[0] != "state"],
                      [p for p in rest if p[0] == "state"]]
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_wrong_content_ends_in_a_line(data, honest, place):
     "A piece of a state is lost, or something else stands there; it is sealed as it should be."
@@ -295,12 +297,10 @@ def test_a_wrong_content_ends_in_a_line(data, honest, place):
     for left in Path("run").glob("*"):
         left.unlink()
     seal(content)
-    for use in (lambda: pretrain(parse_args([*RESUME, "3", *SOURCE])),
-                lambda: load_model("run/checkpoint2.pt")):
-        try:
-            use()
-        except UserError as error:
-            line(error)
+    try:
+        pretrain(parse_args([*RESUME, "3", *SOURCE]))
+    except UserError as error:
+        line(error)
 
 
 def test_steps_have_the_columns_that_the_form_says():
