@@ -256,6 +256,8 @@ def _set_buckets(model) -> None: # a `ModelConfig`, changed in place
     if distance <= buckets // 4:
         raise UserError(f"--relative-attention-max-distance {distance} must be above "
                         f"a quarter of the {buckets} buckets")
+    if distance > 1 << 20:  # a model makes a list of all of them
+        raise UserError(f"--relative-attention-max-distance must be at most {1 << 20}")
     model.relative_attention_num_buckets = buckets
     model.relative_attention_max_distance = distance
 

@@ -70,7 +70,8 @@ def whole(low: int = 0, high: int = 2**62) -> Kind:
 def real(low: float = -math.inf, finite: bool = False) -> Kind:
     "A number; not a number and infinity are numbers, too, unless finite."
     def kind(x: Any, at: str) -> None:
-        fits = type(x) in (int, float) and not x < low
+        fits = type(x) is float or (type(x) is int and abs(x) <= 2**64)
+        fits = fits and not x < low
         if not fits or (finite and not math.isfinite(x)):
             raise wrong(x, at, "a number" + f" of {low:g} or more" * (low > -math.inf))
     return kind
@@ -282,6 +283,7 @@ def own_settings(optimizer: torch.optim.Optimizer, # of the model that resumes
     mine = optimizer.state_dict()["param_groups"]
     shapes = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
     fits = [list(g["params"]) for g in saved["param_groups"]] == [g["params"] for g in mine]
+    fits = fits and ("state" in saved or path.is_dir())  # shards have them in other files
     for i, entry in saved.get("state", {}).items():
         found = {tuple(entry[name].shape) for name in ("exp_avg", "exp_avg_sq")}
         fits = fits and i < len(shapes) and found == {shapes[i]}
