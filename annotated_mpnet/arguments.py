@@ -137,12 +137,23 @@ def build_parser() -> argparse.ArgumentParser: # its result holds only what was 
     return parser
 
 # %% ../nbs/01b_arguments.ipynb #01b-023
+_YAML_BYTES = 100_000
+
+
 def load_yaml(path: str, # a file
              ) -> Any:   # what it holds
     "Parse a YAML file, or say in one line why it can't be."
     import yaml # here, so that --help needn't wait for it
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(_YAML_BYTES + 1)
+        if len(text) > _YAML_BYTES:
+            raise UserError(f"--config {path}: too long for a file of arguments")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise UserError(f"--config {path}: *names for other values can't be used here")
+        return yaml.safe_load(text)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror or error}") from None
     except yaml.MarkedYAMLError as error:
@@ -170,6 +181,8 @@ def read_yaml(path: str,          # a YAML file that maps arguments to values
             raise UserError(f"{origin}unknown key {str(key)!r}{hint}")
         if name in values:
             raise UserError(f"{origin}{name} is given twice, the second time as {key!r}")
+        if isinstance(value, int) and value.bit_length() > 64:  # too long to be shown
+            raise UserError(f"{origin}{name} is a number of more than 64 bits")
         values[name] = read_value(FIELDS[name], value, origin)
     return values
 

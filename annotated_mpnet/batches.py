@@ -153,6 +153,10 @@ class _Placed(Updates):
         changed = _cut_otherwise(now, was)
         said = _reports(now, was, changed)
         if _same_data(now, was):
+            streamed = isinstance(state["block"], dict)
+            if state["block"] is not None and streamed != hasattr(self.source, "dataset"):
+                raise UserError(f"the checkpoint's position in {now['data']} is none: "
+                                "it is of another kind of text; take another checkpoint")
             stored = self.position | state  # an older state lacks some of the sums
             self.position = {name: copy.deepcopy(stored[name]) for name in self.position}
             self.position |= {"chunk": 0, "update": 0} if changed else {}

@@ -124,5 +124,7 @@ class Updates:
             number = (start["row"] if isinstance(start, dict) else start) << 20 | chunk
             turns = permutation_of(len(batches), self.seed, epoch, purpose=2, number=number)
         for turn in turns:
-            mine = np.array_split(batches[turn], self.parts)[self.rank::self.world_size]
+            batch = batches[turn]
+            parts = min(self.parts, max(1, len(batch)))  # all others would be empty
+            mine = np.array_split(batch, parts)[self.rank::self.world_size]
             yield [self.collator([samples[i] for i in part]) for part in mine if len(part)]

@@ -75,7 +75,8 @@ class PretrainConfig:
         "Hugging Face Hub; its vocabulary sizes the embeddings", group="Tokenizer")
 
     dataset_name: str | None = arg(None, "dataset on the Hugging Face Hub to stream; "
-        f"unset and no local files: {DEFAULT_DATASET}", group="HuggingFace Streaming (default)")
+        f"unset and no local files: {DEFAULT_DATASET}", group="HuggingFace Streaming (default)",
+        outside=True)
     text_field: str = arg("text", "column of the dataset that holds the text")
     buffer_size: int = arg(10000, "samples in a shuffle block, for streams and files; "
         "larger mixes better and takes more memory", "at least 1")
@@ -85,9 +86,11 @@ class PretrainConfig:
         "0 takes all", "0 or more")
 
     train_dir: str | None = arg(None, "folder of .txt files to train on, one document on a line",
-        group="Local Files")
-    valid_file: str | None = arg(None, "text file to validate on, one document on a line")
-    test_file: str | None = arg(None, "text file to test on at the end, one document on a line")
+        group="Local Files", outside=True)
+    valid_file: str | None = arg(None, "text file to validate on, one document on a line",
+        outside=True)
+    test_file: str | None = arg(None, "text file to test on at the end, one document on a line",
+        outside=True)
 
     total_updates: int = arg(10000, "optimizer updates in the whole run, "
         "over as many epochs of the text as that takes", "at least 1", group="Training")
@@ -100,7 +103,7 @@ class PretrainConfig:
     seed: int = arg(12345, "seed of the initial weights, the order of the samples, "
         "permutations, corruption and dropout", "in [0, 2^63)")
     num_workers: int = arg(0, "processes that read and tokenize beside the training; "
-        "0: in the training process", "0 or more")
+        "0: in the training process", "0 or more", outside=True)
 
     lr: float = arg(6e-4, "learning rate at its peak, when the warmup ends", "above 0",
         group="Learning Rate Schedule")
@@ -122,7 +125,7 @@ class PretrainConfig:
         "longer ones are scaled down; 0: never", "0 or more", aliases=("-grad_clip",))
 
     checkpoint_dir: str = arg("./checkpoints", "folder of the run: best_checkpoint.pt, "
-        "final_checkpoint.pt and the interval checkpoints", group="Checkpoints")
+        "final_checkpoint.pt and the interval checkpoints", group="Checkpoints", outside=True)
     checkpoint_interval: int = arg(-1, "updates from one interval checkpoint to the next; "
         "-1: none", "-1 or at least 1", aliases=("--save-steps",))
     keep_checkpoints: int = arg(-1, "newest interval checkpoints to keep; -1: all, 0: none",
@@ -133,33 +136,37 @@ class PretrainConfig:
     resume: bool = arg(False, "resume from a checkpoint in --checkpoint-dir: "
         "model, optimizer, schedule and position in the data", group="Resume Training")
     resume_checkpoint: str | None = arg(None, "checkpoint file for --resume; "
-        "unset: the newest interval checkpoint, or else best_checkpoint.pt")
+        "unset: the newest interval checkpoint, or else best_checkpoint.pt", outside=True)
     trust_checkpoint: bool = arg(False, "also load checkpoints that can run code "
-        "when they are opened; only for files whose origin you trust")
+        "when they are opened, and take over places, services and processes that they name; "
+        "only for files whose origin you trust")
     hf_model_path: str | None = arg(None, "transformers MPNet model, a folder or a Hub name, "
-        "to take the first weights from")
+        "to take the first weights from", outside=True)
 
     eval_interval_steps: int | None = arg(None, "updates from one validation to the next; "
         "unset: --checkpoint-interval if that is on, else 5000", "at least 1", group="Evaluation")
 
     tensorboard_log_dir: str | None = arg(None, "folder for TensorBoard's files; "
-        "unset: the console alone", aliases=("-log_dir",), group="Logging")
+        "unset: the console alone", aliases=("-log_dir",), group="Logging", outside=True)
     logging_steps: int = arg(25, "updates from one line of training metrics to the next",
         "at least 1")
     debug: bool = arg(False, "say more while running, and show the whole traceback of an error")
 
-    wandb: bool = arg(False, "send the metrics to Weights & Biases", group="Weights & Biases")
-    wandb_project: str = arg("annotated-mpnet", "project that the run belongs to")
-    wandb_name: str | None = arg(None, "name of the run; unset: the service makes one up")
-    wandb_id: str | None = arg(None, "id of an earlier run to resume, together with --resume")
-    wandb_watch: bool = arg(False, "send the gradients too, which costs time")
+    wandb: bool = arg(False, "send the metrics to Weights & Biases", group="Weights & Biases",
+        outside=True)
+    wandb_project: str = arg("annotated-mpnet", "project that the run belongs to", outside=True)
+    wandb_name: str | None = arg(None, "name of the run; unset: the service makes one up",
+        outside=True)
+    wandb_id: str | None = arg(None, "id of an earlier run to resume, together with --resume",
+        outside=True)
+    wandb_watch: bool = arg(False, "send the gradients too, which costs time", outside=True)
 
     demo: bool = arg(False, "small defaults and an embedded corpus: trains in minutes without "
         "network or GPU; every other argument still applies", group="Additions", added=True)
     config: str | None = arg(None, "YAML file of arguments; those on the command line win",
-        added=True)
+        added=True, outside=True)
     dataset_config_name: str | None = arg(None, "configuration of --dataset-name, "
-        "for datasets that have several", added=True)
+        "for datasets that have several", added=True, outside=True)
     skip_broken_shards: bool = arg(False, "skip Parquet files of the stream "
         "that can't be read, however many, with a warning", added=True)
     max_broken_share: float = arg(0.01, "share of the records, and of the files, that may be "
@@ -249,6 +256,8 @@ def _set_buckets(model) -> None: # a `ModelConfig`, changed in place
     if distance <= buckets // 4:
         raise UserError(f"--relative-attention-max-distance {distance} must be above "
                         f"a quarter of the {buckets} buckets")
+    if distance > 1 << 20:  # a model makes a list of all of them
+        raise UserError(f"--relative-attention-max-distance must be at most {1 << 20}")
     model.relative_attention_num_buckets = buckets
     model.relative_attention_max_distance = distance
 

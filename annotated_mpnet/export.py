@@ -10,7 +10,10 @@ __all__ = ['OUR_NAMES', 'KEPT', 'plain_config', 'trimmed', 'write_plain', 'write
 import contextlib
 import copy
 import os
+import re
 import shutil
+import socket
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from .foreign import EMBEDDINGS
 from .model import MPNetForPretraining
 from .obstacles import difference, obstacles
 from .own_code import CODE_FILE, AnnotatedMPNetConfig, code_of, modelling_code
+from .sealed import is_dead
 from .tokenization import load_tokenizer
 
 # %% ../nbs/10f_to_huggingface.ipynb #10f-010
@@ -191,6 +195,22 @@ def _on_cpu(model: MPNetForPretraining) -> MPNetForPretraining: # in eval mode
     return same.eval()
 
 
+_SIGN = ".half-written-by-annotated-mpnet"  # in a folder that has no name yet
+
+
+def _remove_dead(folder: Path) -> None: # that is to be made
+    "Delete what conversions to the same place have left half written when they were killed here."
+    form = re.compile(rf"\.{re.escape(folder.name)}\.([0-9]{{1,9}})\.tmp")
+    for path in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        found = form.fullmatch(path.name)
+        if not found or path.is_symlink() or not (path / _SIGN).is_file():
+            continue
+        with suppress(OSError):  # it isn't ours to read, or to delete
+            here = (path / _SIGN).read_text(encoding="utf-8") == socket.gethostname()
+            if here and is_dead(int(found[1])):
+                shutil.rmtree(path)
+
+
 def _write_folder(model: MPNetForPretraining, # as it is
                   folder: Path,               # to be made
                   tokenizer: PreTrainedTokenizerBase | None,
@@ -199,11 +219,13 @@ def _write_folder(model: MPNetForPretraining, # as it is
                   save_tokenizer: bool,       # or only use it to compare
                  ) -> float:                  # the largest difference of two logits
     "Write beside the target, load again, compare, and only then rename."
+    _remove_dead(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     model = _on_cpu(model)
     write_model = write_with_code if with_code else write_plain
     try:
         temporary.mkdir(parents=True)
+        (temporary / _SIGN).write_text(socket.gethostname(), encoding="utf-8")
         with quiet_transformers():
             write_model(model, tokenizer, temporary)
             if save_tokenizer and tokenizer is not None:
@@ -211,6 +233,7 @@ def _write_folder(model: MPNetForPretraining, # as it is
             page = card(model.config, content, with_code)
             (temporary / "README.md").write_text(page, encoding="utf-8")
             apart = verify(model, tokenizer, temporary, with_code)
+        (temporary / _SIGN).unlink()
         if folder.exists():
             folder.rmdir()  # it is empty
         os.replace(temporary, folder)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from .bounds import check_sizes, small_values
 from .configuration import ModelConfig, UserError
 from .model import MPNetForPretraining
 
@@ -101,7 +102,7 @@ def recognize(content: Any, # what a checkpoint holds
         raise UserError(f"no known checkpoint, it holds {held}; known are: 'model' and 'args' "
                         "or 'cfg', names that begin with decoder. (fairseq); "
                         "'model_states' and 'args' (annotated-mpnet, first and 0.1)")
-    return program, args, weights
+    return program, small_values(args), weights
 
 # %% ../nbs/06b_foreign_checkpoints.ipynb #06b-016
 YEXT = { # the first annotated-mpnet; * is a layer's number, and each name has a weight and a bias
@@ -163,8 +164,7 @@ def rename(weights: dict, # another program's names -> tensors
     for name, value in weights.items():
         # without the wrappers of DistributedDataParallel and torch.compile
         plain = re.sub(r"^(module\.|_orig_mod\.)+", "", str(name))
-        new = _our_name(plain, table)
-        if new is None:
+        if (new := _our_name(plain, table)) is None:
             unknown.append(plain)
             continue
         value = as_floats(name, value)
@@ -279,9 +279,8 @@ def architecture(program: str, # a key of PROGRAMS
     said = {name: args[name] for name in _SAID if args.get(name) is not None}
     if said.get("activation_fn") == "gelu_fast": # fairseq's older name for it
         said["activation_fn"] = "gelu_accurate"
-    if _OWN_NORM in ours:
-        found["embedding_norm"] = True
-    found |= {"relative_attention_num_buckets": buckets,
+    found |= {"embedding_norm": _OWN_NORM in ours,
+              "relative_attention_num_buckets": buckets,
               "relative_attention_max_distance": _distance(program, args, positions),
               "vocab_size": vocab, "pad_token_id": pad,
               "max_positions": min(positions, _number(args, "max_positions") or positions)}
@@ -340,6 +339,7 @@ def convert(content: Any, # what a checkpoint of another program holds
     "A checkpoint of fairseq's MPNet or of an older annotated-mpnet as one of ours."
     program, args, weights = recognize(content)
     try:
+        check_sizes(weights.items(), "its file", times=2)  # matrices may be tied
         ours = rename(weights, PROGRAMS[program])
         config = architecture(program, args, ours)
         _fit(program, ours, config)

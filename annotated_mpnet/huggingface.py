@@ -6,7 +6,6 @@
 __all__ = ['logger', 'weight_files', 'locate', 'read_weights', 'config_of', 'our_weights', 'read_huggingface', 'from_huggingface']
 
 # %% ../nbs/11_huggingface.ipynb #11-004
-import json
 import logging
 import re
 from dataclasses import fields
@@ -18,6 +17,7 @@ from huggingface_hub import constants, get_session, snapshot_download
 from safetensors.torch import load_file
 from transformers import MPNetConfig, PreTrainedTokenizerFast
 
+from .bounds import check_folder, check_sizes, check_zip, read_json
 from .configuration import ModelConfig, UserError
 from .export import KEPT, OUR_NAMES, quiet_transformers
 from .export import to_huggingface as to_huggingface  # the way there
@@ -36,19 +36,6 @@ _WANTED = ["config.json", "model*.safetensors", "model.safetensors.index.json",
            "tokenizer*", "vocab.txt", "special_tokens_map.json", "added_tokens.json"]
 
 
-def _read_json(path: Path) -> dict: # what it holds
-    "A JSON object from a file, or an error in one line."
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON; it may be damaged") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__} where a JSON object should be")
-    return content
-
-
 def weight_files(folder: Path, # with a model
                 ) -> list[Path]: # one file, or its parts; empty: none
     "Where the weights are: safetensors before .bin, one file before several."
@@ -56,7 +43,7 @@ def weight_files(folder: Path, # with a model
         index = folder / f"{name}.index.json"
         if (folder / name).is_file(): return [folder / name]
         if not index.is_file(): continue
-        parts = _read_json(index).get("weight_map")
+        parts = read_json(index).get("weight_map")
         parts = sorted(set(map(str, parts.values()))) if isinstance(parts, dict) else []
         missing = [part for part in parts
                    if Path(part).name != part or not (folder / part).is_file()]
@@ -117,6 +104,7 @@ def read_weights(folder: Path, # with a model
         raise UserError(f"{folder} holds no weights (model.safetensors or pytorch_model.bin)")
     weights: dict[Any, torch.Tensor] = {}
     for path in files:
+        check_zip(path)
         if name := damaged_record(path):
             raise UserError(f"{path} is damaged: {name} in it is not as it was written; "
                             "take another copy")
@@ -130,6 +118,7 @@ def read_weights(folder: Path, # with a model
                             "it may be damaged") from error
         if not isinstance(part, dict):
             raise UserError(f"{path} holds a {type(part).__name__} where weights should be")
+        check_sizes(part.items(), path, times=2)  # matrices may be tied
         weights |= part
     return {name: as_floats(name, x) for name, x in weights.items()
             if not str(name).endswith("position_ids")}  # older versions saved these
@@ -171,7 +160,8 @@ def config_of(folder: Path, # with a model
              ) -> tuple[ModelConfig, bool, int]: # ours; tied matrices; rows of biases
     "config.json as our configuration, or why it can't be."
     path = folder / "config.json"
-    source = _read_json(path)
+    check_folder(folder)  # transformers reads some of these, too
+    source = read_json(path)
     model_type = source.get("model_type")
     if model_type == AnnotatedMPNetConfig.model_type:
         config = _own_config(path, source)

@@ -18,12 +18,14 @@ from pathlib import Path
 
 import torch
 
-from .configuration import PretrainConfig
+from .carried import signatures
+from .configuration import PretrainConfig, UserError, arguments_of
 from .fast_attention import fast_bias
 from .interruption import Interrupted
 from .machine import keep_memory, use_bfloat16
 from .model import MPNetForPretraining
 from .optimization import make_optimizer, set_hyperparameters
+from .schema import own_settings
 from .start import Start
 from .tracking import peak_flops
 from .update import Counts, Step
@@ -224,6 +226,7 @@ def state_of(run: Run) -> dict:
         "lost": run.lost,
         "todo": list(run.todo),
         "wandb_id": run.wandb_id,
+        "signatures": signatures(arguments_of(run.config), run.wandb_id),
     }
 
 
@@ -237,7 +240,11 @@ def restore_random(run: Run,
         return
     mine = states[run.ranks.rank]
     here = random_state(run.start.device)  # another machine may have no GPU, or have one now
-    set_random_state({name: mine[name] for name in here if name in mine})
+    try:
+        set_random_state({name: mine[name] for name in here if name in mine})
+    except RuntimeError:
+        raise UserError(f"{run.start.path} does not hold what a checkpoint does: its random "
+                        "state is none; take another") from None
 
 
 def restore(run: Run,
@@ -247,7 +254,8 @@ def restore(run: Run,
     state, path, device = content["state"], run.start.path, run.start.device
     assert path is not None  # the content is that of a checkpoint
     run.update, run.metrics = content["update"], dict(content["metrics"])
-    moments = run.start.spread.moments(run.optimizer, state["optimizer"], path)
+    saved = own_settings(run.optimizer, state["optimizer"], path)
+    moments = run.start.spread.moments(run.optimizer, saved, path)
     run.optimizer.load_state_dict(moments)
     set_hyperparameters(run.optimizer, run.config)  # those of this run, should they have changed
     restore_random(run, state["random"])

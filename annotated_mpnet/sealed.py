@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARK', 'SEAL_BYTES', 'seal', 'seal_is_right', 'tensor_bytes', 'HashingWriter', 'write_sealed', 'sync_folder',
-           'check_room', 'write_whole', 'remove', 'remove_leftovers', 'wanted_global']
+           'check_room', 'write_whole', 'remove', 'is_dead', 'remove_leftovers', 'wanted_global']
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-004
 import errno
@@ -168,6 +168,17 @@ def remove(path: Path, # a checkpoint, a file or a folder
     shutil.rmtree(doomed)
 
 
+def is_dead(process: int) -> bool: # its number
+    "Whether there is no such process on this machine."
+    try:
+        os.kill(process, 0)  # signal 0 only finds out whether there is one
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        pass
+    return False
+
+
 _TEMPORARY = re.compile(r"\.(?:.+\.pt|checkpoint[0-9]+)\.([0-9]{1,9})(?:\.old)?\.tmp")
 
 
@@ -178,15 +189,9 @@ def remove_leftovers(folder: Path, # of a run
         found = _TEMPORARY.fullmatch(path.name)
         if not found: continue
         process = int(found[1])
-        try:
-            if process == os.getpid():
+        with suppress(OSError):
+            if process == os.getpid() or is_dead(process):
                 remove(path)
-            else:
-                os.kill(process, 0)  # signal 0 only finds out whether there is such a process
-        except ProcessLookupError:
-            remove(path)
-        except OSError:
-            pass
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-029
 def _names_in(file: IO[bytes]) -> Iterator[str]: # of pickles, in a zip or one after the other

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['logger', 'Origin', 'from_checkpoint', 'read_origin', 'build_model', 'with_settings', 'with_vocabulary', 'with_given',
-           'after_restart', 'agreed', 'Start', 'check_texts', 'spread_of', 'resolve', 'tokenizer_for', 'batches_of',
-           'on_texts', 'resume_data', 'prepare']
+           'after_restart', 'agreed', 'Start', 'check_texts', 'own_word', 'spread_of', 'resolve', 'tokenizer_for',
+           'batches_of', 'on_texts', 'resume_data', 'prepare']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-004
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from .carried import SETTINGS, Remarks, carry_over, fit_to_model
+from .carried import (
+    OUTSIDE, SETTINGS, Remarks, carry_over, fit_to_model, own_names)
 from .checkpoints import (
     choose_checkpoint, is_ours, read_checkpoint, tokenizer_of, weights_of)
 from .configuration import (
@@ -62,7 +63,8 @@ def from_checkpoint(config: PretrainConfig, # as the user gave it, with resume
     model, weights = weights_of(content, path)
     tokenizer = tokenizer_of(content, path) if is_ours(content) else None
     kept = {name: x for name, x in content.items() if name not in ("model", "tokenizer")}
-    return Origin(path, model, weights, tokenizer, path, kept if "state" in kept else None)
+    whole = is_ours(content) and "state" in content
+    return Origin(path, model, weights, tokenizer, path, kept if whole else None)
 
 
 def read_origin(config: PretrainConfig, # as the user gave it
@@ -194,6 +196,21 @@ def check_texts(train, valid) -> None: # what the caller handed over
                             f"not a {type(texts).__name__}")
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-023b
+def own_word(config: PretrainConfig, # as the user gave it
+             content: dict | None,   # of a checkpoint with a whole state
+             ranks: Ranks,
+            ) -> Collection[str]:    # the same on every rank
+    "What is taken over of what a checkpoint names outside of itself; a W&B run is dropped here."
+    if not content or config.trust_checkpoint:
+        return OUTSIDE
+    state = content["state"]
+    signed = state.get("signatures", {})
+    own = ranks.share(partial(own_names, content["config"], state["wandb_id"], signed))
+    if "wandb_id" not in own:
+        state["wandb_id"] = None
+    return own
+
+
 def spread_of(config: PretrainConfig, # checked
               given: frozenset[str],  # what the user gave
               ranks: Ranks,
@@ -209,11 +226,12 @@ def resolve(config: PretrainConfig, # as the user gave it
             origin: Origin | None,  # what it begins from
             own_texts: bool,        # the caller hands the texts over itself
             remarks: Remarks,       # gets what the user should know
+            own: Collection[str] = (), # of `own_word`
            ) -> PretrainConfig:     # checked; nothing in it is open any more
     "Arguments of the user, of the checkpoint and of the defaults, as one."
     given, content = given_names(config), origin and origin.content
     if origin and content:
-        config = carry_over(config, content["config"], origin.path, remarks)
+        config = carry_over(config, content["config"], origin.path, remarks, own, own_texts)
     if origin:
         config = fit_to_model(config, given, origin.model, origin.name, whole=bool(content))
     config = check(config, own_texts)
@@ -307,8 +325,9 @@ def prepare(config: PretrainConfig,        # as the user gave it
     if not config.resume and not config.overwrite:
         refuse_to_mix(config)  # before anything takes time
     origin = read_origin(config)
-    config = resolve(config, origin, train is not None, remarks)
     path, content = (origin.path, origin.content) if origin else (None, None)
+    own = own_word(config, content, ranks)
+    config = resolve(config, origin, train is not None, remarks, own)
     in_the_way = refuse_to_mix(config, path, content["update"] if content else None)
     spread = spread_of(config, given, ranks)
     config = replace(config, fsdp=config.fsdp and ranks.group is not None)

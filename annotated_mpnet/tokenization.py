@@ -10,12 +10,16 @@ import copy
 import logging
 import os
 import re
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import cast
 
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from .bounds import check_folder
 from .configuration import UserError
 from .corpus import embedded_corpus as embedded_corpus
 from .word_starts import word_starts
@@ -61,6 +65,9 @@ def _one_line(error: Exception, # any
 def _from_hub(name: str, # "user/name" on the Hub
              ) -> PreTrainedTokenizerFast:
     "The tokenizer from the local cache, else from the Hub; without network it fails at once."
+    fetch = partial(snapshot_download, name, allow_patterns=["*.json", "*.txt"])
+    with suppress(OSError, HfHubHTTPError, HFValidationError):
+        check_folder(Path(fetch(local_files_only=True)))
     try:
         return read_tokenizer(name, local_files_only=True)
     except (OSError, ValueError):
@@ -68,7 +75,10 @@ def _from_hub(name: str, # "user/name" on the Hub
     other = "pass a folder that holds a tokenizer, or demo for the embedded one"
     reach_hub(f"models/{name}", f"tokenizer {name!r}", other)
     try:
+        check_folder(Path(fetch()))  # what others wrote is looked at before it is parsed
         return read_tokenizer(name)
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"no tokenizer {name!r} on {constants.ENDPOINT} "
                         f"({_one_line(error)}): {other}") from error
@@ -83,6 +93,7 @@ def _from_folder(folder: Path, # exists
     if not any((folder / file).exists() for file in _FILES):
         raise UserError(f"the folder {str(folder)!r} holds no tokenizer (no tokenizer.json): "
                         "pass one that save_pretrained wrote")
+    check_folder(folder)
     try:
         return read_tokenizer(folder, local_files_only=True)
     except Exception as error: # a torn JSON raises what the parser raises

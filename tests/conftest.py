@@ -26,6 +26,8 @@ for name in FROM_THE_HUB + OF_A_TERMINAL:
     os.environ.pop(name, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+# The secret that a run signs with is not that of whoever runs the tests.
+os.environ["XDG_STATE_HOME"] = os.environ["HF_HOME"] + "/state"
 for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
