@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import IO, Any, cast
 
 # %% ../nbs/00c_the_terminal.ipynb #00c-008
 _HIDDEN = (  # characters that a terminal obeys, or that nobody sees
@@ -64,11 +64,13 @@ class Screen(io.TextIOBase):
     def __init__(self,
                  stream: Any, # a text stream; None: it was closed before the process began
                  name: str,   # standard output, or standard error
+                 program: str = "", # whose own lines begin with its name; others' may not
                 ):
         self.stream, self.name = stream, name
+        self.forged = re.compile(f"^(?={re.escape(program)}:)", re.MULTILINE)
 
     @property
-    def encoding(self) -> str: # type: ignore[override]
+    def encoding(self) -> str:
         return getattr(self.stream, "encoding", None) or "utf-8"
 
     def fileno(self) -> int:
@@ -86,13 +88,14 @@ class Screen(io.TextIOBase):
         "Nothing is ever pending."
 
     def write(self, text: str) -> int:
-        "Show a text, made visible; a progress bar may begin its line anew."
+        "Show a library's text, made visible; a progress bar may begin its line anew."
         bar = text.startswith("\r") and self.name != "standard output"
-        self.put("\r" * bar + visible(text[bar:], lines=True))
+        self.put("\r" * bar + self.forged.sub("| ", visible(text[bar:], lines=True)))
         return len(text)
 
-    def put(self, text: str) -> None:
+    def put(self, text: str) -> int:
         "Show a text as it is."
+        length = len(text)
         text = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
         try:
             if self.stream is None:
@@ -104,6 +107,7 @@ class Screen(io.TextIOBase):
             if not self.failed:
                 self.failed = True
                 _say_lost(self.name, getattr(error, "strerror", None) or str(error))
+        return length
 
 
 def _say_lost(name: str, reason: str) -> None: # of a `Screen`
@@ -127,16 +131,33 @@ def _make_visible(record: logging.LogRecord) -> bool:
 logger.addFilter(_make_visible)
 
 
-def show(text: str = "") -> None: # one line or several
+class _Codes(io.TextIOBase):
+    "For what this package shows on a screen itself: its codes pass."
+
+    def __init__(self, screen: Screen):
+        self.screen = screen
+        self.write, self.isatty, self.fileno = (  # type: ignore[method-assign]
+            screen.put, screen.isatty, screen.fileno)
+
+    @property
+    def encoding(self) -> str:
+        return self.screen.encoding
+
+
+def _own(stream: Any) -> Any: # a text stream -> where this package writes itself
+    return _Codes(stream) if isinstance(stream, Screen) else stream
+
+
+def show(*lines: str) -> None:
     "Print on standard output."
-    print(visible(text, lines=True), flush=True)
+    print(*map(visible, lines), sep="\n", file=_own(sys.stdout), flush=True)
 
 
 def complain(program: str, # whose name the line begins with
              text: str,
             ) -> None:
     "Print one line on standard error."
-    print(f"{program}: {one_line(text)}", file=sys.stderr, flush=True)
+    print(f"{program}: {one_line(text)}", file=_own(sys.stderr), flush=True)
 
 
 def say_at_once(line: str) -> None: # made by this package alone
@@ -145,19 +166,6 @@ def say_at_once(line: str) -> None: # made by this package alone
         os.write(2, f"{line}\n".encode())
 
 # %% ../nbs/00c_the_terminal.ipynb #00c-016
-class _Codes(io.TextIOBase):
-    "For what draws on a screen itself: its codes pass."
-
-    def __init__(self, screen: Screen):
-        self.screen = screen
-        self.write, self.isatty, self.fileno = (  # type: ignore[method-assign]
-            screen.put, screen.isatty, screen.fileno)
-
-    @property
-    def encoding(self) -> str: # type: ignore[override]
-        return self.screen.encoding
-
-
 def console(quiet: bool = False): # show nothing -> a rich.console.Console
     "Standard output, to draw on; texts that are printed on it have no markup and no codes."
     from rich.console import Console  # here: --help needn't wait for it
@@ -173,8 +181,8 @@ def console(quiet: bool = False): # show nothing -> a rich.console.Console
             super().print(*map(clean, things), markup=markup, **settings)
 
     out = sys.stdout if isinstance(sys.stdout, Screen) else Screen(sys.stdout, "standard output")
-    return Cleaned(file=_Codes(out), quiet=quiet, highlight=False, emoji=False, soft_wrap=True,  # type: ignore[arg-type]
-                   force_jupyter=False)
+    return Cleaned(file=cast(IO[str], _Codes(out)), quiet=quiet, highlight=False, emoji=False,
+                   soft_wrap=True, force_jupyter=False)
 
 # %% ../nbs/00c_the_terminal.ipynb #00c-019
 def _fill_gaps() -> None:
@@ -190,7 +198,7 @@ def _fill_gaps() -> None:
             os.set_inheritable(handle, True)
 
 
-def _warned(message, category, *_: Any) -> None: # as warnings.showwarning
+def _warned(message: Any, category: type, *_: Any, **__: Any) -> None: # as warnings.showwarning
     logger.warning("%s: %s", category.__name__, message)
 
 
@@ -205,13 +213,14 @@ def _ignored(ignored) -> None: # as sys.unraisablehook
 
 
 @contextmanager
-def screens() -> Iterator[None]:
+def screens(program: str, # whose name only its own lines begin with
+           ) -> Iterator[None]:
     "Around a command: whatever is printed, by whomever, passes here."
     _fill_gaps()
     before = (sys.stdout, sys.stderr, warnings.showwarning, threading.excepthook,
               sys.unraisablehook)
-    sys.stdout = Screen(sys.stdout, "standard output")  # type: ignore[assignment]
-    sys.stderr = Screen(sys.stderr, "standard error")   # type: ignore[assignment]
+    sys.stdout = Screen(sys.stdout, "standard output", program)
+    sys.stderr = Screen(sys.stderr, "standard error", program)
     warnings.showwarning, threading.excepthook = _warned, _thread_failed
     sys.unraisablehook = _ignored
     try:
@@ -225,7 +234,7 @@ def log_as(program: str, # whose name each line begins with
            level: int,   # of logging; what is below it isn't said
           ) -> None:
     "What this package logs goes to standard error, a line each."
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_own(sys.stderr))
     handler.setFormatter(logging.Formatter(f"{program}: %(levelname)s: %(message)s"))
     logger.handlers[:] = [handler]
     logger.setLevel(level)
