@@ -226,7 +226,8 @@ def screens(program: str, # whose name only its own lines begin with
     "Around a command: whatever is printed, by whomever, passes here."
     _fill_gaps()
     before = (sys.stdout, sys.stderr, warnings.showwarning, threading.excepthook,
-              sys.unraisablehook, logger.level, logger.handlers[:])
+              sys.unraisablehook)
+    level, handlers = logger.level, logger.handlers[:]
     sys.stdout = Screen(sys.stdout, "standard output", program)
     sys.stderr = Screen(sys.stderr, "standard error", program)
     warnings.showwarning, threading.excepthook = _warned, _thread_failed
@@ -235,7 +236,9 @@ def screens(program: str, # whose name only its own lines begin with
         yield
     finally:
         (sys.stdout, sys.stderr, warnings.showwarning, threading.excepthook,
-         sys.unraisablehook, logger.level, logger.handlers[:]) = before
+         sys.unraisablehook) = before
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 def log_as(program: str, # whose name each line begins with
