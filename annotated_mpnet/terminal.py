@@ -105,7 +105,8 @@ class Screen(io.TextIOBase):
             self.stream.write(text)
             self.stream.flush()
         except (OSError, ValueError) as error:  # ValueError: it was closed meanwhile
-            _drop_pending(self.stream)
+            if self.stream is not None:
+                _drop_pending(self.stream)
             if not self.failed:
                 self.failed = True
                 _say_lost(self.name, getattr(error, "strerror", None) or str(error))
