@@ -69,7 +69,7 @@ class Screen(io.TextIOBase):
                  program: str = "", # whose own lines begin with its name; others' may not
                 ):
         self.stream, self.name = stream, name
-        self.forged = re.compile(f"^(?={re.escape(program)}:)", re.MULTILINE)
+        self.forged = re.compile(f"^(?={re.escape(program)}:)" if program else "(?!)", re.MULTILINE)
 
     @property
     def encoding(self) -> str:

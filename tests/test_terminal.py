@@ -197,8 +197,8 @@ class Odd(BaseException):
 KINDS = [KeyError("x"), ZeroDivisionError(), Odd(), RecursionError("deep"), AssertionError(),
          RuntimeError("CUDA error: an illegal memory access"), StopIteration(), GeneratorExit(),
          ExceptionGroup("two", [ValueError(), KeyError()]),
-         UnicodeDecodeError("utf-8", b"", 0, 1, "x"), ValueError("several\nlines \x1b[2J"), EOFError(), ImportError("no module"), OSError(),
-         MemoryError(), UserError("one\nline"), SystemExit("words"), PermissionError(13, "no", "f")]
+         UnicodeDecodeError("utf-8", b"", 0, 1, "x"), ValueError("several\nlines \x1b[2J"),
+         EOFError(), ImportError("no module"), OSError(), MemoryError(), UserError("one\nline"), SystemExit("words"), PermissionError(13, "no", "f")]
 FUNCTIONS = [name for name in start.__all__ if inspect.isfunction(getattr(start, name))]
 FIRST = ["agreed", "read_origin", "resolve", "spread_of", "tokenizer_for", "build_model",
          "batches_of", "on_texts", "check_texts"]  # those that a fresh run calls
