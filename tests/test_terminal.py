@@ -198,7 +198,8 @@ KINDS = [KeyError("x"), ZeroDivisionError(), Odd(), RecursionError("deep"), Asse
          RuntimeError("CUDA error: an illegal memory access"), StopIteration(), GeneratorExit(),
          ExceptionGroup("two", [ValueError(), KeyError()]),
          UnicodeDecodeError("utf-8", b"", 0, 1, "x"), ValueError("several\nlines \x1b[2J"),
-         EOFError(), ImportError("no module"), OSError(), MemoryError(), UserError("one\nline"), SystemExit("words"), PermissionError(13, "no", "f")]
+         EOFError(), ImportError("no module"), OSError(), MemoryError(), UserError("one\nline"),
+         SystemExit("words"), PermissionError(13, "no", "f")]
 FUNCTIONS = [name for name in start.__all__ if inspect.isfunction(getattr(start, name))]
 FIRST = ["agreed", "read_origin", "resolve", "spread_of", "tokenizer_for", "build_model",
          "batches_of", "on_texts", "check_texts"]  # those that a fresh run calls
@@ -210,6 +211,9 @@ def test_any_exception_ends_in_one_line(name, error, tmp_path, monkeypatch):
     assert set(FIRST) <= set(FUNCTIONS)
     with monkeypatch.context() as patch:
         patch.chdir(tmp_path)
+        Path("t").mkdir(exist_ok=True)
+        for file in ("t/a.txt", "v"):
+            Path(file).write_text("the task is sentence classification\n" * 9)
         patch.setattr(ending.tempfile, "gettempdir", lambda: str(tmp_path))
 
         def fails(*given, **more):
@@ -217,7 +221,7 @@ def test_any_exception_ends_in_one_line(name, error, tmp_path, monkeypatch):
 
         patch.setattr(start, name, fails)
         files = [word for word in RUN if word != "--demo"]
-        words = [*files, "--train-dir", "t", "--valid-file", "v", "--test-file", "t",
+        words = [*files, "--train-dir", "t", "--valid-file", "v", "--test-file", "v",
                  "--tokenizer-name", "demo"]
         with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
             code = cli.main(words)
