@@ -14,6 +14,7 @@ import math
 import os
 import re
 import signal
+import socket
 import threading
 import time
 import traceback
@@ -262,11 +263,14 @@ def find_store(rank: int, patience: Patience) -> dist.TCPStore:
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if rank == 0 and not agent:
         return new_store(master=True)
-    while True:
-        try:
-            return new_store()
-        except dist.DistError:  # nobody has opened it yet
-            patience.lasts([0], lambda: rank == 1)
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    while not agent:  # until rank 0 has opened it
+        with suppress(OSError):
+            socket.create_connection(address, timeout=LATE).close()
+            break
+        patience.lasts([0], lambda: rank == 1)
+        time.sleep(0.1)
+    return new_store()
 
 
 def roll_call(board: Board, patience: Patience) -> None:
