@@ -56,7 +56,7 @@ REPORTS = "https://github.com/annotated-mpnet/annotated-mpnet/issues"
 
 def where_raised(error: BaseException) -> str: # such as " (trainer.py, line 7)"
     "The last line of this package that it passed."
-    here = Path(__file__).parent
+    here = Path(complain.__code__.co_filename).parent  # a notebook has no __file__
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).parent == here]
     return f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""

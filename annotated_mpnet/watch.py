@@ -246,7 +246,7 @@ class Patience:
         if waited > LATE and not self.said:
             self.said = True
             if speaks():
-                logger.error("%s has not started after %d s; the others wait for it, %d s more",
+                logger.error("%s has not started after %d s; the others wait %d s more",
                              name, LATE, TOO_LATE - LATE)
 
 
@@ -261,12 +261,11 @@ def new_store(master: bool = False, # open it, too
 def find_store(rank: int, patience: Patience) -> dist.TCPStore:
     "The store, as soon as it is there."
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    if rank == 0 and not agent:
-        return new_store(master=True)
-    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank == 0 and not agent: return new_store(master=True)
+    at = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     while not agent:  # until rank 0 has opened it
         with suppress(OSError):
-            socket.create_connection(address, timeout=LATE).close()
+            socket.create_connection(at, timeout=LATE).close()  # type: ignore[arg-type]
             break
         patience.lasts([0], lambda: rank == 1)
         time.sleep(0.1)

@@ -393,7 +393,8 @@ SHORT = "from annotated_mpnet import watch\nwatch.LATE, watch.TOO_LATE = 1, 4\n"
 @pytest.mark.parametrize("awaited", [0, 1])
 def test_a_rank_that_never_starts(awaited, tmp_path):
     "The other one says whom it waits for, and ends."
-    group = Group(RUN, tmp_path, patch=SHORT + f"import os, time\nif os.environ['RANK'] == '{awaited}': time.sleep({HANGS})")
+    hangs = f"import os, time\nif os.environ['RANK'] == '{awaited}': time.sleep({HANGS})"
+    group = Group(RUN, tmp_path, patch=SHORT + hangs)
     assert group.runs[1 - awaited].finish() == 2, group.said()
     group.runs[awaited].process.kill()
     said = group.said()
