@@ -265,7 +265,7 @@ def find_store(rank: int, patience: Patience) -> dist.TCPStore:
     at = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
     while not agent:  # until rank 0 has opened it
         with suppress(OSError):
-            socket.create_connection(at, timeout=LATE).close()  # type: ignore[arg-type]
+            socket.create_connection(at, timeout=LATE).close()
             break
         patience.lasts([0], lambda: rank == 1)
         time.sleep(0.1)
