@@ -12,8 +12,8 @@ import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-import annotated_mpnet.terminal  # noqa: F401  # whatever is logged passes there
 from .objectives import OBJECTIVES
+from .terminal import logger as logger  # what is logged passes there
 from .values import (
     KIND_WORDS, RULES, UserError, arg, convert, flag, kind, names, nearest, read_value, show)
 

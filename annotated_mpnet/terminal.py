@@ -58,7 +58,7 @@ def _drop_pending(stream: Any) -> None: # a text stream whose last write failed
             os.close(kept)
             os.close(nowhere)
 
-
+# %% ../nbs/00c_the_terminal.ipynb #00c-011b
 class Screen(io.TextIOBase):
     "A stream that shows no control characters, and whose failure ends nothing."
     failed = False
@@ -112,7 +112,7 @@ class Screen(io.TextIOBase):
                 _say_lost(self.name, getattr(error, "strerror", None) or str(error))
         return length
 
-
+# %% ../nbs/00c_the_terminal.ipynb #00c-011c
 def _say_lost(name: str, reason: str) -> None: # of a `Screen`
     "Once, where it can be said."
     line = f"{name} can't be written ({reason}): it is lost, and all else goes on"

@@ -129,4 +129,5 @@ def home_expanded(name: str | os.PathLike, # a path, as it was given
         return Path(name).expanduser()
     except RuntimeError:
         who = Path(name).parts[0]
-        raise UserError(f"{name}: there is no home folder {who}; give the path without it") from None
+        raise UserError(f"{name}: there is no home folder {who}; "
+                        "give the path without it") from None

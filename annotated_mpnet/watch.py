@@ -319,7 +319,7 @@ def meet() -> Ranks:
         raise UserError(f"the ranks did not meet ({reason}); "
                         "start with torchrun, one process for each device") from error
 
-
+# %% ../nbs/08c_watch.ipynb #08c-leave
 def leave(ranks: Ranks) -> None:
     "Give up the groups, which waits for their threads."
     dist.destroy_process_group()
