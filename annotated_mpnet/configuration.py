@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from .objectives import OBJECTIVES
+from .terminal import logger as logger  # what is logged passes there
 from .values import (
     KIND_WORDS, RULES, UserError, arg, convert, flag, kind, names, nearest, read_value, show)
 

@@ -34,6 +34,7 @@ from .obstacles import difference, obstacles
 from .own_code import CODE_FILE, AnnotatedMPNetConfig, code_of, modelling_code
 from .sealed import is_dead
 from .tokenization import load_tokenizer
+from .values import home_expanded
 
 # %% ../nbs/10f_to_huggingface.ipynb #10f-010
 OUR_NAMES = {  # transformers' MPNetConfig -> ModelConfig
@@ -163,7 +164,12 @@ def verify(model: MPNetForPretraining, # in eval mode, on the CPU
 
 # %% ../nbs/10f_to_huggingface.ipynb #10f-018
 def _check_folder(folder: Path) -> None: # to be made
-    "Refuse to write where something is."
+    "Refuse to write where something is, and what can't be renamed to."
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link; give the folder that it means, or another name")
+    if not folder.name or folder.name == "..":
+        folder = folder.resolve()
+        raise UserError(f"{folder} is this very folder, or one above; give the name of a new one")
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"the folder {folder} is not empty; give another, or empty it")
     if folder.exists() and not folder.is_dir():
@@ -254,7 +260,7 @@ def to_huggingface(model_or_path: MPNetForPretraining | str | Path, # or a run's
     "A model as a folder that `transformers` loads; it is compared before it gets its name."
     model = model_or_path
     content: dict = {}
-    folder = Path(folder).expanduser()
+    folder = home_expanded(folder)
     _check_folder(folder)
     if not isinstance(model, MPNetForPretraining):
         path = find_checkpoint(model)

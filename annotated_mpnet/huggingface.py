@@ -27,6 +27,7 @@ from annotated_mpnet.foreign import (
 from .model import MPNetForPretraining, MPNetLMHead
 from .own_code import AnnotatedMPNetConfig
 from .tokenization import load_tokenizer
+from .values import home_expanded
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -87,7 +88,7 @@ def _fetched(name: str) -> Path: # name: on the Hub
 def locate(name: str | Path, # a folder, or a name on the Hub
           ) -> Path:         # a folder
     "The folder of a model: as given, from the local cache, or fetched."
-    folder = Path(name).expanduser()
+    folder = home_expanded(name)
     name = str(name)
     if folder.is_dir(): return folder
     if folder.is_file() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):

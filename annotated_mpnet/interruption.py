@@ -6,12 +6,13 @@
 __all__ = ['Interrupted', 'Stopped', 'wanted', 'acknowledge', 'listen_for_signals']
 
 # %% ../nbs/11d_interruption.ipynb #11d-004
-import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from .terminal import say_at_once
 
 # %% ../nbs/11d_interruption.ipynb #11d-007
 class Interrupted(Exception):
@@ -54,9 +55,8 @@ def acknowledge(signum: int) -> None:
     "One line on the error stream, without anything that a signal could have interrupted."
     line = (f"pretrain-mpnet: {signal.Signals(signum).name}: breaking off; the state after the "
             "last finished update is saved (a second Ctrl-C ends at once, and loses what was done "
-            "since the last checkpoint)\n")
-    with suppress(OSError):  # a closed terminal
-        os.write(2, line.encode())
+            "since the last checkpoint)")
+    say_at_once(line)
 
 
 @contextmanager

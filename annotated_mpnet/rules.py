@@ -83,6 +83,15 @@ def _auxiliary_loss(config) -> str | None:
     return None
 
 
+@rule("--dropout, --attention-dropout and --activation-dropout are rounded to multiples of 2^-15, "
+      "and what is left of 1 then must not be nothing.")
+def _something_is_kept(config) -> str | None:
+    for name in ("dropout", "attention_dropout", "activation_dropout"):
+        if round(getattr(config, name) * 2**15) == 2**15:
+            return f"{flag(name)} {getattr(config, name)} would drop everything; give 0.9 or less"
+    return None
+
+
 @rule("--attention-backend flex has no dropout on attention weights: it goes with "
       "--attention-dropout 0.")
 def _flex_without_dropout(config) -> str | None:

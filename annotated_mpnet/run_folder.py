@@ -174,6 +174,9 @@ def locked(folder: Path, # of a run; made if it isn't there
             with _writing(unwritable):
                 _sign(handle)
             yield
+        except BaseException as error:
+            vars(error)["run_folder"] = folder  # where a report of it may go, lesson 12b
+            raise
         finally:
             _give_back(handle, path)
     finally:

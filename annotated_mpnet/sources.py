@@ -18,6 +18,7 @@ from .damage import Tables, complaints, listen, short
 from .files import Facts, facts_of, names_of, walk
 from .streams import Stream, files_at
 from .tokenization import reach_hub
+from .values import home_expanded
 
 # %% ../nbs/07d_sources.ipynb #07d-007
 class Opened(NamedTuple):
@@ -32,7 +33,7 @@ class Opened(NamedTuple):
 
 def _place_of(name: str, # of a dataset
              ) -> Path | None: # the folder or file of that name, from the root on
-    place = Path(name).expanduser()
+    place = home_expanded(name)
     return Path(os.path.abspath(place)) if place.exists() else None
 
 

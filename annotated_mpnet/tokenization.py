@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from .bounds import check_folder
 from .configuration import UserError
 from .corpus import embedded_corpus as embedded_corpus
+from .values import home_expanded
 from .word_starts import word_starts
 from .wordpiece import (
     demo_tokenizer, tokenize as tokenize, train_tokenizer as train_tokenizer,
@@ -146,7 +147,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 def _find_tokenizer(name: str, # "demo", a folder, or a name on the Hub
                    ) -> PreTrainedTokenizerFast:
     "The tokenizer of that name; not checked yet."
-    path = Path(name).expanduser()
+    path = home_expanded(name)
     if name == "demo":
         return copy.deepcopy(demo_tokenizer())  # the shared one keeps its own length
     if name and path.is_dir():

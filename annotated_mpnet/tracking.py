@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .configuration import ModelConfig, PretrainConfig, UserError, arguments_of
 from .objectives import OBJECTIVES
+from .terminal import console as terminal_console, one_line, visible
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -104,9 +105,13 @@ def open_tensorboard(folder: str,           # for TensorBoard's files; made if i
                     ):                      # a SummaryWriter
     "A writer whose first record tells readers to forget every later step of earlier files."
     from torch.utils.tensorboard import SummaryWriter  # here: it takes a second
-    _wait_for_a_later_name(folder)
-    writer = SummaryWriter(folder, purge_step=start_update + 1 if start_update else 0)
-    writer.flush()
+    try:
+        _wait_for_a_later_name(folder)
+        writer = SummaryWriter(folder, purge_step=start_update + 1 if start_update else 0)
+        writer.flush()
+    except Exception as error:  # of whatever stands behind an address such as s3://
+        raise UserError(f"--tensorboard-log-dir {folder} can't be written ({one_line(error)}); "
+                        "give a folder of this machine") from error
     return writer
 
 # %% ../nbs/10_tracking.ipynb #10-025
@@ -155,22 +160,19 @@ def open_wandb(config: PretrainConfig,  # the arguments of the run
 class _Screen:
     "The console: a bar and a table in a terminal, plain lines elsewhere."
     def __init__(self, total: int, start: int, console: Console | None, quiet: bool):
-        if quiet:
-            console = Console(quiet=True, force_jupyter=False)
-        elif not console:
-            console = Console(highlight=False, emoji=False, soft_wrap=True, force_jupyter=False)
-        self.console = console
+        self.console = console = console if console and not quiet else terminal_console(quiet)
         self.live = console.is_terminal and not console.is_dumb_terminal and not quiet
         self.widths: dict[str, int] = {}
         self.progress = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("left: {task.fields[left]}"), TextColumn("{task.fields[status]}"),
+            TextColumn("left: {task.fields[left]}", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
             console=console, disable=not self.live)
         self.task = self.progress.add_task(
             "training", total=total, completed=start, left="-:--", status="")
 
     def say(self, text: str) -> None: # one line
-        self.console.print(text, markup=False)
+        self.console.print(visible(text), markup=False)
 
     def move(self, update: int, left: str) -> None: # left: the time, in words
         if self.live:

@@ -353,11 +353,15 @@ def test_exit_codes(monkeypatch, capsys, own_logging, place):
         assert ("best.pt" in out) == (code == 0)
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch, own_logging, place):
+def test_a_bug_keeps_its_traceback(monkeypatch, capsys, own_logging, place):
+    "In a file, which the line names (tests/test_terminal.py)."
     monkeypatch.chdir(place)
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.setattr("annotated_mpnet.trainer.pretrain", lambda config: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(RUN)
+    assert cli.main(RUN) == 1
+    page, = place.glob("traceback-*.txt")
+    assert str(page) in capsys.readouterr().err and "ZeroDivisionError" in page.read_text()
 
 
 def test_demo_tells_its_story(monkeypatch, capsys, own_logging, place):

@@ -140,5 +140,5 @@ def test_formulas_links_and_long_paragraphs():
 
 
 def test_unknown_lessons_are_refused():
-    with pytest.raises(SystemExit, match="there is no lesson 99; there are 00, 00b, 01"):
+    with pytest.raises(SystemExit, match="there is no lesson 99; there are 00, 00b, 00c, 01"):
         make_slides.main(["99"])

@@ -195,7 +195,7 @@ def test_a_clock_set_back_is_said(tmp_path, caplog):
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "logs").write_text("notes")
     config = PretrainConfig(tensorboard_log_dir=str(tmp_path / "logs"))
-    with pytest.raises(OSError, match="logs"):
+    with pytest.raises(UserError, match="--tensorboard-log-dir .*logs"):
         with quiet_tracker(config): pass
     assert (tmp_path / "logs").read_text() == "notes"
 
