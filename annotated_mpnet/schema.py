@@ -136,7 +136,7 @@ def table(needed: dict[str, Kind], other: dict[str, Kind] | None = None) -> Kind
             kinds.get(name, plain)(part, f"{at}.{name[:80]}")
     return check
 
-
+# %% ../nbs/08f_what_a_checkpoint_holds.ipynb #08f-010b
 def tensor(*dims: int, dtype: torch.dtype | None = None) -> Kind: # how many dimensions it may have
     "A tensor with numbers of its own."
     def kind(x: Any, at: str) -> None:
