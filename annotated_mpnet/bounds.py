@@ -28,7 +28,8 @@ def depth(text: bytes, # JSON, or anything
          ) -> int:     # how many brackets are open at once
     "How deep a text is nested, found without parsing it."
     text = text.replace(b"\\\\", b"").replace(b'\\"', b"")  # what looks like the end of a string
-    outside = text.translate(None, _NOT_OF_INTEREST).split(b'"')[::2]  # every other part is a string
+    parts = text.translate(None, _NOT_OF_INTEREST).split(b'"')
+    outside = parts[::2]  # every other part is a string
     brackets = np.frombuffer(b"".join(outside), dtype=np.uint8)
     opens = (brackets == ord("[")) | (brackets == ord("{"))
     return int(np.where(opens, 1, -1).cumsum().max(initial=0))

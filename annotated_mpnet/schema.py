@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'Kind', 'ANY_TEXT', 'MOST', 'DEEPEST', 'SHORT', 'MODEL_CONFIG', 'FACTS', 'ROW', 'POSITION', 'BYTES',
-           'GENERATORS', 'RANDOM', 'MOMENTS', 'GROUP', 'OPTIMIZER', 'STEP', 'STATE', 'FILE_NAME', 'CONTENT',
+           'GENERATORS', 'RANDOM', 'ONE', 'MOMENTS', 'GROUP', 'OPTIMIZER', 'STEP', 'STATE', 'FILE_NAME', 'CONTENT',
            'TornCheckpoint', 'is_ours', 'Wrong', 'brief', 'wrong', 'whole', 'real', 'text', 'flag', 'maybe', 'each',
            'named', 'table', 'tensor', 'plain', 'argument', 'block', 'steps', 'parameters_of', 'check_claim',
            'check_content', 'own_settings']
@@ -136,7 +136,7 @@ def table(needed: dict[str, Kind], other: dict[str, Kind] | None = None) -> Kind
             kinds.get(name, plain)(part, f"{at}.{name[:80]}")
     return check
 
-
+# %% ../nbs/08f_what_a_checkpoint_holds.ipynb #08f-010b
 def tensor(*dims: int, dtype: torch.dtype | None = None) -> Kind: # how many dimensions it may have
     "A tensor with numbers of its own."
     def kind(x: Any, at: str) -> None:
@@ -207,7 +207,8 @@ BYTES = tensor(1, dtype=torch.uint8)
 GENERATORS = {"cpu": BYTES}
 RANDOM = table(GENERATORS, {"cuda": BYTES, "others": each(table(GENERATORS, {"cuda": BYTES}))})
 
-MOMENTS = table({"step": tensor(0, dtype=torch.float32), "exp_avg": tensor(), "exp_avg_sq": tensor()})
+ONE = tensor(0, dtype=torch.float32)
+MOMENTS = table({"step": ONE, "exp_avg": tensor(), "exp_avg_sq": tensor()})
 GROUP = table({"params": each(whole()), "lr": real(0, finite=True)})
 OPTIMIZER = table({"param_groups": each(GROUP, most=2)}, {"state": named(MOMENTS, keys=whole())})
 

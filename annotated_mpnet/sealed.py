@@ -156,7 +156,7 @@ def write_whole(path: Path,    # the file to make or replace
         with suppress(OSError):
             temporary.unlink()
 
-
+# %% ../nbs/08e_whole_or_absent.ipynb #08e-022b
 def remove(path: Path, # a checkpoint, a file or a folder
           ) -> None:
     "Delete it. A folder loses its name first, so that half of it is never taken for a checkpoint."

@@ -143,7 +143,7 @@ def _check_contents(found: Any,   # what .metadata holds
         raise UserError(f"{folder} has {held:,} bytes, and its .metadata claims {claimed:,}: "
                         "it was not read")
 
-
+# %% ../nbs/08d_sharding.ipynb #08d-016b
 class _PlainReader(dcp.FileSystemReader):
     "Reads the files of a sharded checkpoint."
     def read_metadata(self, *args, **more):

@@ -221,7 +221,7 @@ def spread_of(config: PretrainConfig, # checked
                         "start with torchrun --nproc-per-node, or leave it out")
     return how_to_spread(ranks, config.fsdp and ranks.group is not None)
 
-
+# %% ../nbs/11b_where_a_run_begins.ipynb #11b-023c
 def resolve(config: PretrainConfig, # as the user gave it
             origin: Origin | None,  # what it begins from
             own_texts: bool,        # the caller hands the texts over itself

@@ -42,7 +42,7 @@ def arg(default: Any,                           # the default; None where it is 
         choices: tuple[str, ...] | None = None, # the values that a text may take
         group: str | None = None,               # the heading that starts at this argument
         added: bool = False,                    # True where the argument is this project's addition
-        outside: bool = False,                  # True where it names a place, a service or processes
+        outside: bool = False,                  # True: names a place, a service, processes
        ) -> Any:                                # a dataclass field that carries all of it
     "Declare one argument of the command line."
     return field(default=default, metadata=dict(help=help, rule=rule, aliases=aliases,
