@@ -111,10 +111,9 @@ def with_vocabulary(origin: Origin,
         same_vocabulary(origin.model, tokenizer, origin.name, remarks)
         return origin
     if origin.content:
-        raise UserError(
-            f"{origin.name} was trained with another vocabulary than this tokenizer's, and a run "
-            "that is resumed keeps its own; for another one begin a new run from its weights: "
-            "convert-to-hf, then --hf-model-path and --tokenizer-name")
+        raise UserError(f"{origin.name} has another vocabulary than the tokenizer, and a resumed "
+                        "run keeps its own; for a new one give its weights, by convert-to-hf, as "
+                        "--hf-model-path")
     weights, model, said = in_own_words(origin.weights, origin.model, old, tokenizer)
     remarks.append((logging.INFO, f"{origin.name}: {said}"))
     return origin._replace(weights=weights, model=model, tokenizer=tokenizer)
@@ -285,10 +284,9 @@ def on_texts(config: PretrainConfig, # checked
              source,                 # documents to train on
             ) -> Remarks:
     "What lies beside the texts and is left alone."
-    if not source.others:
-        return []
     place = config.train_dir or config.dataset_name
-    return [(logging.INFO, f"{place} also holds what is not read: {source.others}")]
+    said = f"{place} also holds what is not read: {source.others}"
+    return [(logging.INFO, said)] if source.others else []
 
 
 def resume_data(train: Batches, # of `batches_of`, at the beginning

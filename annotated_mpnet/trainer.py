@@ -289,7 +289,6 @@ def claimed(start: Start) -> Iterator[None]: # of `prepare`
         def claim() -> None:
             held.enter_context(locked(Path(start.config.checkpoint_dir)))
             try_to_save(start)
-
         start.ranks.share(claim)
         yield
 

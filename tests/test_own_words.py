@@ -1,4 +1,6 @@
 """A model goes on with another vocabulary: what is kept, what is made, what is refused."""
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers_batches import tiny_model
@@ -10,7 +12,7 @@ from annotated_mpnet.configuration import PretrainConfig, UserError
 from annotated_mpnet.corpus import embedded_corpus
 from annotated_mpnet.huggingface import from_huggingface, to_huggingface
 from annotated_mpnet.model import MPNetForPretraining
-from annotated_mpnet.own_words import in_own_words, rows_from, surfaces
+from annotated_mpnet.own_words import in_own_words, rows_from, same_vocabulary, surfaces
 from annotated_mpnet.trainer import pretrain
 from annotated_mpnet.wordpiece import train_tokenizer
 
@@ -124,6 +126,18 @@ def test_weights_without_a_head_stay_without_one():
     weights = {name: x for name, x in model.state_dict().items() if "lm_head" not in name}
     made, _, _ = in_own_words(weights, model.config, old, new)
     assert set(made) == set(weights)
+
+
+def test_where_the_old_tokenizer_is_unknown_the_new_one_has_to_fit():
+    tokenizer, remarks = KINDS["wordpiece"], []
+    shape = tiny_model(vocab_size=len(tokenizer)).config
+    same_vocabulary(shape, tokenizer, "a model", remarks)
+    assert remarks == []
+    same_vocabulary(replace(shape, vocab_size=len(tokenizer) + 8), tokenizer, "a model", remarks)
+    assert "the tokenizer has 800 tokens, a model has 808" in remarks[0][1]
+    for other in ({"vocab_size": 799}, {"pad_token_id": 0}):
+        with pytest.raises(UserError, match="name the tokenizer that it was trained with"):
+            same_vocabulary(replace(shape, **other), tokenizer, "a model", remarks)
 
 
 # Where a run begins

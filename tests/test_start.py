@@ -65,7 +65,6 @@ def test_from_a_model_without_a_head(place):
     (["--max-tokens", "64"],
      "--max-tokens 64 is more than the 24 positions of model; give --max-tokens 24 or less"),
     (["--encoder-layers", "2"], "--encoder-layers 2 contradicts model, which has 1"),
-    (["--tokenizer-name", "demo"], "name the tokenizer that it was trained with"),
     (["--resume"], "give one of them"),
     (["--hf-model-path", "nowhere"], "nowhere"),
     (["--hf-model-path", "texts"], "texts"),
