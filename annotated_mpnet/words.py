@@ -101,11 +101,12 @@ def _joins(text: bytes, # of a token
 
 def _can_stand_alone(text: bytes, # begins with a character, perhaps not whole
                     ) -> bool:
-    "Whether its first character can."
+    "Whether its first character can; of half a one, whether most that it may become can."
     low, high = _first(text)
     if low == high:
         return stands_alone(chr(low))
-    return any(low <= last and first <= high for first, last in SPACELESS)
+    known = sum(max(0, min(high, last) - max(low, first) + 1) for first, last in SPACELESS)
+    return 2 * known > high - low + 1
 
 
 def _ends_alone(text: bytes, # of a token

@@ -110,23 +110,37 @@ def test_more_numbers_leave_the_first_as_they_are():
         assert (more[:4] == draw_uniforms(3, 1, 5, n)).all() and more.shape == (6, n)
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("the task, is", "the|task|,|is"),
-    ("don't (re)use x=1", "don|'|t|(|re|)|use|x|=|1"),
-    ("one\ntwo", "one|\n|two"),
-    ("größer als 한국어 हिन्दी", "größer|als|한국어|हिन्दी"),
-    ("GPUを使う", "GPU|を|使|う"),
-    ("ab中文。ab", "ab|中|文|。|ab"),
-    ("กินข้าว", "กิ|น|ข้|า|ว"),  # a consonant and its marks
+def letters(text, bytewise):
+    "A tokenizer whose tokens are the characters of a text, or their bytes."
+    kind = pre_tokenizers.ByteLevel(add_prefix_space=False) if bytewise else \
+        pre_tokenizers.Metaspace(prepend_scheme="never")
+    alphabet = kind.alphabet() if bytewise else set(text.replace(" ", "▁"))
+    backend = Tokenizer(models.BPE({char: i for i, char in enumerate(sorted(alphabet))}, []))
+    backend.pre_tokenizer = kind
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+@pytest.mark.parametrize("text, expected, alike", [
+    ("the task, is", "the|task|,|is", True),
+    ("don't (re)use x=1", "don|'|t|(|re|)|use|x|=|1", True),
+    ("one\ntwo", "one|\n|two", True),
+    ("größer als 한국어 हिन्दी", "größer|als|한국어|हिन्दी", True),
+    ("GPUを使う", "GPU|を|使|う", True),
+    ("ab中文", "ab|中|文", True),
+    ("中文。ab", "中|文|。|ab", False),  # of the last byte alone nothing can be told
+    ("กินข้าว", "กิ|น|ข้|า|ว", False),  # a consonant and its marks
+    ("ខ្មែរ", "ខ្|មែ|រ", False),
+    ("می\u200cخواهم", "می\u200cخواهم", True),
 ])
-def test_words_of_bytes(tokenizers, text, expected):
-    "With a tokenizer whose tokens are single bytes, all is up to the rules."
-    tokenizer = tokenizers["bytes"]
-    ids = np.array([tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids])
-    begins, known = words_of(tokenizer).begins(ids)[0], token_bytes(tokenizer)
-    words = np.split(ids[0], np.flatnonzero(begins)[1:])
-    found = [b"".join(known[i] for i in word).decode() for word in words]
-    assert "|".join(word for word in found if word) == expected  # a space may be a token
+def test_words_of_letters(text, expected, alike):
+    "With tokens that are characters, or bytes, all is up to the rules."
+    for bytewise in (False, True)[:1 + alike]:
+        tokenizer = letters(text, bytewise)
+        ids = np.array([tokenizer(text)["input_ids"]])
+        begins, known = words_of(tokenizer).begins(ids)[0], token_bytes(tokenizer)
+        words = np.split(ids[0], np.flatnonzero(begins[1:]) + 1)
+        found = [b"".join(known[i] for i in word).decode() for word in words]
+        assert "|".join(word for word in found if word) == expected  # a space may be a token
 
 
 def test_no_word_breaks_inside_of_a_character(tokenizers):
