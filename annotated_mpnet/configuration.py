@@ -173,6 +173,8 @@ class PretrainConfig:
     max_broken_share: float = arg(0.01, "share of the records, and of the files, that may be "
         "unreadable: they are skipped with a warning, and above it the run ends; "
         "0: the first one ends it", "in [0, 1]", added=True)
+    document_per_file: bool = arg(False, "each file of --train-dir is one document, line ends "
+        "and all; --valid-file and --test-file may be folders of such files", added=True)
     packing: bool = arg(False, "lay documents end to end in rows of --max-tokens, "
         "so that nothing is computed for padding", added=True)
     objective: str = arg("mpnet", "what is learned: masked and permuted (mpnet), masked (mlm) "
@@ -186,6 +188,8 @@ class PretrainConfig:
     rand_prob: float = arg(0.1, "share of the predicted tokens whose mask copy shows "
         "a random token", "in [0, 1]", added=True)
     no_whole_word_mask: bool = arg(False, "draw single tokens to predict, not whole words",
+        added=True)
+    max_gram: int = arg(1, "whole words in a row that are hidden together, at most", "at least 1",
         added=True)
     precision: str = arg("auto", "number format of the forward pass; "
         "auto: bfloat16 where the GPU or the CPU computes with it, else float32",

@@ -47,7 +47,8 @@ def make_batches(config: PretrainConfig, # checked
     collator = MaskedPermutedCollator(
         tokenizer, config.objective, config.seed, config.pred_prob, config.keep_prob,
         config.rand_prob, whole_word_mask=not config.no_whole_word_mask,
-        sizes=few_sizes(config.max_tokens, config.pred_prob) if on_gpu else ())
+        sizes=few_sizes(config.max_tokens, config.pred_prob) if on_gpu else (),
+        max_gram=config.max_gram)
     how: dict[str, Any] = dict(
         batch_size=config.batch_size, max_tokens=config.max_tokens, seed=config.seed)
     if train:

@@ -69,6 +69,11 @@ class _Lines(NamedTuple):
     size: int           # bytes of the file
     checksum: str       # of its content
 
+    def joined(self) -> "_Lines":
+        "The whole file as one line; none where all are blank."
+        ends = np.array([self.size + 1])
+        return self._replace(begins=0 * self.begins[:1], ends=ends[:len(self.ends)])
+
 
 def _lines_of(path: Path,
               chunk: int, # bytes read at once
@@ -133,18 +138,21 @@ class _Index(NamedTuple):
 def _index(path: Path,
            strict: bool,       # False: lines that are no text are skipped, endless ones cut
            chunk: int = PIECE, # bytes read at once
+           whole: bool = False, # the file is one document
           ) -> _Index:
     "Where each document of a file begins; an error where `strict` and something is wrong."
     lines = _lines_of(path, chunk)
     bad = {} if lines.is_text else _bad_lines(path, lines)
+    if whole:
+        lines, bad = lines.joined(), dict(enumerate([*bad.values()][:1]))
     if strict and bad:
         raise UserError(f"{path} is not UTF-8 text ({[*bad.values()][0]}); remove or convert it")
     lengths = lines.ends - lines.begins
     cuts = []
     for i in np.flatnonzero(lengths > LONGEST).tolist():
         if strict:
-            raise UserError(f"{path}, line {lines.numbers[i] + 1}, has {lengths[i]:,} bytes; "
-                            "write one document on a line")
+            raise UserError(f"{path}, line {lines.numbers[i] + 1}, has {lengths[i]:,} bytes, and "
+                            f"a document at most {LONGEST:,}; write one document on a line")
         if i not in bad:
             cuts += _cuts(path, int(lines.begins[i]), int(lines.ends[i]) - 1)
     begins = np.append(np.delete(lines.begins, list(bad)), np.array(cuts, dtype=np.int64))
@@ -165,8 +173,9 @@ class _Indexed:
                  paths: list[Path], # UTF-8 text files, one document on a line; may be compressed
                  limit: Limit = Limit(0), # what may be broken
                  folder: Path | None = None, # where they are; None: they are known by name alone
+                 whole: bool = False, # a document is a file, not a line
                 ):
-        self.limit, self.unread = limit, Unread(files=len(paths))
+        self.limit, self.unread, self.whole = limit, Unread(files=len(paths)), whole
         self.others = ""  # what else is in the folder, in words
         self.paths: list[Path] = []
         self.begins: list[np.ndarray] = []
@@ -176,7 +185,8 @@ class _Indexed:
         counts = [len(begins) - 1 for begins in self.begins]
         self.first = np.cumsum([0] + counts)  # number of the first document of each file
         size = sum([int(begins[-1]) for begins in self.begins])
-        self.name = f"{self.first[-1]:,} lines of {size:,} bytes in {names_of(paths)}"
+        kind = "whole files" if whole else "lines"
+        self.name = f"{self.first[-1]:,} {kind} of {size:,} bytes in {names_of(paths)}"
         if self.unread.said:
             limit.check(self.unread, self.name, self.unread.said[-1])
 
@@ -187,7 +197,7 @@ class _Indexed:
         except Unreadable as error:
             self.unread = self.unread.more(self.unread.records, str(error), file=True)
             return
-        found = _index(text, strict=self.limit.share == 0)
+        found = _index(text, strict=self.limit.share == 0, whole=self.whole)
         self.paths.append(text)
         self.begins.append(found.begins)
         time = os.stat(text).st_mtime_ns
@@ -206,7 +216,7 @@ class _Indexed:
 
 # %% ../nbs/07b_documents.ipynb #07b-010
 class LineFiles(_Indexed, Sequence):
-    "The lines of text files as a sequence of documents, each read from disk when asked for."
+    "Lines of text files, or whole ones, as a sequence of documents, read when asked for."
     def __len__(self) -> int:
         return int(self.first[-1])
 
@@ -219,7 +229,8 @@ class LineFiles(_Indexed, Sequence):
         begin, end = self.begins[which][i - self.first[which]:][:2]
         with self._open(which) as file:
             file.seek(begin)
-            return file.readline(end - begin).decode("utf-8").strip()
+            read = file.read if self.whole else file.readline
+            return read(int(end - begin)).decode("utf-8").strip()
 
     def _open(self, which: int): # number of a file -> the file
         "An error unless it is still what it was."
@@ -240,17 +251,29 @@ class LineFiles(_Indexed, Sequence):
         return [known._replace(time=0) for known in self.files]
 
 # %% ../nbs/07b_documents.ipynb #07b-013
-def _text_file(path: str | None, # of one file
-               flag: str,        # that gave it, for the message
-              ) -> LineFiles:
-    "The documents of one file, or a line that says why not."
-    if path is None or not Path(path).is_file():
-        raise UserError(f"{flag} {path} is not a file; "
-                        "give a text file with one document on a line")
-    lines = LineFiles([Path(path)])
-    if not len(lines):
+def _places(paths: list[Path]) -> set[tuple[int, int]]:
+    "Files, whatever they are called."
+    return {(found.st_dev, found.st_ino) for found in map(os.stat, paths)}
+
+
+def _held_out(path: str | None, # of a file; where documents are files, perhaps of a folder
+              flag: str,        # that gave it, for the message
+              train: LineFiles, # what must not be in it
+             ) -> LineFiles:
+    "The documents of one file or folder, or a line that says why not."
+    place = Path(path or "")
+    if train.whole and path and place.is_dir():
+        found = LineFiles(find_texts(place)[0], folder=place, whole=True)
+    elif path and place.is_file():
+        found = LineFiles([place])
+    else:
+        raise UserError(f"{flag} {path} is not a file; give a text file with one document on a "
+                        "line (with --document-per-file a folder of .txt files will do)")
+    if not len(found):
         raise UserError(f"{flag} {path} has no text in it")
-    return lines
+    if _places(found.paths) & _places(train.paths):
+        raise UserError(f"{flag} {path} holds texts of --train-dir; keep them in another folder")
+    return found
 
 
 def open_folder(config: PretrainConfig, # checked
@@ -267,12 +290,13 @@ def open_folder(config: PretrainConfig, # checked
         raise UserError(
             f"--train-dir {folder} has no .txt file in it{there}; put text files there, one "
             "document on a line, or stream other files with --dataset-name")
-    train = LineFiles(paths, Limit(config.max_broken_share), folder)
+    limit = Limit(config.max_broken_share)
+    train = LineFiles(paths, limit, folder, config.document_per_file)
     if not len(train):
         raise UserError(f"--train-dir {folder}: its .txt files hold no text")
     train.others = not_read(others)
-    valid = _text_file(config.valid_file, "--valid-file")
-    return train, valid, _text_file(config.test_file, "--test-file")
+    valid = _held_out(config.valid_file, "--valid-file", train)
+    return train, valid, _held_out(config.test_file, "--test-file", train)
 
 
 def split_corpus() -> tuple[list[str], list[str], list[str]]: # to train, validate, test on

@@ -15,17 +15,18 @@ from transformers import PreTrainedTokenizerFast
 
 from .configuration import UserError
 from .objectives import OBJECTIVES
-from .tokenization import word_starts
+from .words import LONGEST, bound_of, cut_long, join_words, too_long, words_of
 
 # %% ../nbs/03_permutation.ipynb #03-012
 def draw_uniforms(seed: int,      # the run's seed
                   epoch: int,     # the epoch, from 0
                   sample_id: int, # the sample's number in the data
                   n: int,         # the sample's length in tokens
-                 ) -> np.ndarray: # (4, n) numbers in [0, 1)
-    "Four numbers for each token that depend on the arguments alone (Philox: Salmon et al. 2011)."
+                  rows: int = 4,  # for each token; more of them leave the first as they are
+                 ) -> np.ndarray: # (rows, n) numbers in [0, 1)
+    "Some numbers for each token that depend on the arguments alone (Philox: Salmon et al. 2011)."
     philox = np.random.Philox(key=seed, counter=[0, 0, sample_id, epoch])
-    return np.random.Generator(philox).random((4, n))
+    return np.random.Generator(philox).random((rows, n))
 
 # %% ../nbs/03_permutation.ipynb #03-015
 def permute_words(uniforms: np.ndarray,    # (batch, length) one number in [0, 1) for each token
@@ -116,16 +117,22 @@ def _check(tokenizer: PreTrainedTokenizerFast, objective: str, seed: int,
         raise UserError(f"the seed must be 0 or more, not {seed}")
 
 
-def _pad(examples, seed, pad_id): # -> (batch, length) ids, (4, batch, length) uniforms
-    "The ids as one array, padded on the right, and each sample's own random numbers."
+def _numbers(examples, seed, length, rows=4): # -> (rows, batch, length) uniforms
+    "Each sample's own random numbers."
+    uniforms = np.zeros((rows, len(examples), length))
+    for i, example in enumerate(examples):
+        n, epoch = len(example["input_ids"]), example.get("cycle", 0)
+        uniforms[:, i, :n] = draw_uniforms(seed, epoch, example.get("sample_id", 0), n, rows)
+    return uniforms
+
+
+def _pad(examples, pad_id): # -> (batch, length) ids
+    "The ids as one array, padded on the right."
     lengths = [len(example["input_ids"]) for example in examples]
     ids = np.full((len(examples), max(lengths, default=0)), pad_id, dtype=np.int64)
-    uniforms = np.zeros((4, *ids.shape))
     for i, (example, n) in enumerate(zip(examples, lengths)):
         ids[i, :n] = example["input_ids"]
-        epoch, sample_id = example.get("cycle", 0), example.get("sample_id", 0)
-        uniforms[:, i, :n] = draw_uniforms(seed, epoch, sample_id, n)
-    return ids, uniforms
+    return ids
 
 
 def _shuffle_targets(places,   # (batch, T); the targets' are changed
@@ -152,29 +159,30 @@ class MaskedPermutedCollator:
                  rand_prob: float = 0.1,       # share of these that become a random token
                  whole_word_mask: bool = True, # permute whole words, not single tokens
                  sizes: Sequence[tuple[int, int]] = (), # of `few_sizes`; none: as small as can be
+                 max_gram: int = 1,            # words in a row that are permuted together, at most
                 ):
         _check(tokenizer, objective, seed, pred_prob, keep_prob, rand_prob)
         self.objective, self.seed, self.pred_prob = objective, seed, pred_prob
         self.keep_prob, self.rand_prob = keep_prob, rand_prob
-        self.sizes = sizes
+        self.sizes, self.max_gram = sizes, max_gram
         self.mask_id, self.pad_id = tokenizer.mask_token_id, tokenizer.pad_token_id
         self.special = np.zeros(len(tokenizer), dtype=bool)
         self.special[tokenizer.all_special_ids] = True
         self.candidates = np.flatnonzero(~self.special)
-        starts = word_starts(tokenizer) if whole_word_mask else None
-        self.starts = np.ones(len(tokenizer), dtype=bool) if starts is None else starts
+        self.words = words_of(tokenizer, whole_word_mask)
 
     def __call__(self,
                  examples: list[dict], # of "input_ids"; "sample_id" and "cycle" default to 0
                 ) -> dict: # tensors (batch, columns), targets (batch, P); P, n_tokens and skipped
         "One batch; a sequence with nothing to predict is skipped and counted."
-        ids, uniforms = _pad(examples, self.seed, self.pad_id)
+        ids = _pad(examples, self.pad_id)
         if ids.size and not 0 <= ids.min() <= ids.max() < len(self.special):
             raise UserError(f"token ids from {ids.min()} to {ids.max()} do not fit a vocabulary "
                             f"of {len(self.special)}; is it the right tokenizer?")
         keep = ~self.special[ids].all(axis=1)
-        ids, uniforms = ids[keep], uniforms[:, keep]
-        places, filled, P = self._permute(ids, uniforms)
+        ids, examples = ids[keep], [examples[i] for i in np.flatnonzero(keep)]
+        uniforms = _numbers(examples, self.seed, ids.shape[1])
+        places, filled, P = self._permute(ids, uniforms, examples)
         tokens = np.where(filled, np.take_along_axis(ids, places, axis=1), self.pad_id)
         last = slice(tokens.shape[1] - P, None)                        # the P slots of the targets
         targets, real = tokens[:, last], filled[:, last]
@@ -188,12 +196,29 @@ class MaskedPermutedCollator:
                 "targets": torch.from_numpy(np.where(real, targets, -100)),
                 "pred_size": P, "n_tokens": int(filled.sum()), "skipped": int((~keep).sum())}
 
-    def _permute(self, ids, uniforms): # -> (batch, T) positions, (batch, T) True: a token, P
+    def _permute(self, ids, uniforms, examples): # -> (batch, T) positions, bool: a token, P
         "Words in random order, the last 15 % of each sequence predicted, these shuffled singly."
         real, predictable = ids != self.pad_id, ~self.special[ids]
-        order = permute_words(uniforms[0], self.starts[ids], predictable, real)
         predicted = np.round(self.pred_prob * predictable.sum(1)).astype(np.int64)
         predicted = np.maximum(1, predicted)
+        begins = self._units(ids, predicted, examples)
+        order = permute_words(uniforms[0], begins, predictable, real)
         places, filled, P = layout(order, real.sum(1), predicted, self.sizes if len(ids) else ())
         _shuffle_targets(places, filled, uniforms[1], P)
         return places, filled, P
+
+    def _units(self, ids, predicted, examples): # -> (batch, length) bool
+        "Where a unit begins: a word, a piece of a long one, some words in a row."
+        begins = self.words.begins(ids)
+        shortest = int(bound_of(predicted).min(initial=LONGEST))
+        rows = np.flatnonzero(too_long(begins, shortest) | (self.max_gram > 1))
+        if not len(rows):
+            return begins
+        some = [examples[i] for i in rows]
+        cuts, groups = _numbers(some, self.seed, ids.shape[1], rows=6)[4:]
+        joins = self.words.joins[ids[rows]]
+        begins[rows] = cut_long(begins[rows], joins, cuts, predicted[rows])
+        if self.max_gram > 1:
+            begins = join_words(begins, self.special[ids], groups, self.max_gram)
+        return begins
+

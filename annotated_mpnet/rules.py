@@ -148,12 +148,12 @@ def _split_or_compiled(config) -> str | None:
     return None
 
 
-NEEDS = {"resume_checkpoint": "resume",
+NEEDS = {"resume_checkpoint": "resume", "document_per_file": "train_dir",
          "wandb_id": "wandb", "wandb_name": "wandb", "wandb_watch": "wandb"}
 
 
-@rule("--resume-checkpoint needs --resume, and --wandb-id, --wandb-name and --wandb-watch need "
-      "--wandb.")
+@rule("--resume-checkpoint needs --resume, --document-per-file needs --train-dir, and --wandb-id, "
+      "--wandb-name and --wandb-watch need --wandb.")
 def _companions(config) -> str | None:
     for name, needed in NEEDS.items():
         if getattr(config, name) and not getattr(config, needed):

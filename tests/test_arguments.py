@@ -485,7 +485,8 @@ LEARNS = {
     "beta1": "0.5", "beta2": "0.5", "weight_decay": "0.5", "adam_eps": "0.1",
     "clip_grad_norm": "0.001", "objective": "mlm", "return_mlm": None,
     "pred_prob": "0.3", "keep_prob": "0.5", "rand_prob": "0.5", "no_whole_word_mask": None,
-    "precision": "bfloat16", "packing": None, "buffer_size": "16",
+    "max_gram": "3", "document_per_file": None, "precision": "bfloat16", "packing": None,
+    "buffer_size": "16",
 }
 STREAMS = {"dataset_name": "other-stream", "text_field": "backwards",
            "eval_samples": "4", "min_text_length": "200"}

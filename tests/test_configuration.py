@@ -68,8 +68,9 @@ def test_additions_are_marked_and_stand_last():
     assert added == [f.name for f in c.groups()["Additions"]]
     assert added == [
         "demo", "config", "dataset_config_name", "skip_broken_shards", "max_broken_share",
-        "packing", "objective", "return_mlm", "pred_prob", "keep_prob", "rand_prob",
-        "no_whole_word_mask", "precision", "attention_backend", "overwrite", "fsdp",
+        "document_per_file", "packing", "objective", "return_mlm", "pred_prob", "keep_prob",
+        "rand_prob", "no_whole_word_mask", "max_gram", "precision", "attention_backend",
+        "overwrite", "fsdp",
     ]
 
 

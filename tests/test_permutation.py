@@ -12,10 +12,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from annotated_mpnet import permutation
+from annotated_mpnet import words as words_module
 from annotated_mpnet.configuration import UserError
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import wrap_vocabulary
+from annotated_mpnet.words import SHORTEST
 
 PIECES = AutoTokenizer.from_pretrained(FIXTURES / "tokenizer", local_files_only=True)  # 500 tokens
 PARTS = [*"abcdefgh", *("##" + c for c in "abcdefgh")]
@@ -24,12 +25,13 @@ TOKENS = PIECES.convert_ids_to_tokens(list(range(len(PIECES))))
 SPECIAL = set(PIECES.all_special_ids)
 PAD, MASK = PIECES.pad_token_id, PIECES.mask_token_id
 PLAIN = [i for i in range(len(PIECES)) if i not in SPECIAL]
-BEGIN = [i for i in PLAIN if not TOKENS[i].startswith("##")]
-CONTINUE = [i for i in PLAIN if TOKENS[i].startswith("##")]
+LETTER = [i for i in PLAIN if TOKENS[i].removeprefix("##").isalnum()]  # not punctuation
+BEGIN = [i for i in LETTER if not TOKENS[i].startswith("##")]
+CONTINUE = [i for i in LETTER if TOKENS[i].startswith("##")]
 
 # shrinking takes minutes; what fails is small
 some = settings(deadline=None, derandomize=True, max_examples=100, phases=[Phase.generate])
-begin, rest = st.sampled_from(BEGIN), st.lists(st.sampled_from(CONTINUE), max_size=4)
+begin, rest = st.sampled_from(BEGIN), st.lists(st.sampled_from(CONTINUE), max_size=2)
 word = st.builds(lambda first, rest: [first, *rest], begin, rest)
 # pieces without a word, special tokens inside
 stray = st.lists(st.sampled_from(CONTINUE + sorted(SPECIAL)), min_size=1, max_size=2)
@@ -148,6 +150,8 @@ def test_words_are_predicted_whole_but_for_one(examples, seed, share):
     for row, example in zip(collated(examples, seed=seed, pred_prob=share), kept(examples)):
         predicted, ids = set(row["target places"]), example["input_ids"]
         words = words_of(ids)
+        if any(len(word) >= SHORTEST for word in words):
+            continue  # strays made it so long that it may be cut
         cut = [word for word in words if predicted & set(word) and not set(word) <= predicted]
         assert len(cut) <= 1
         for word in cut:
@@ -219,7 +223,10 @@ def test_text_through_a_tokenizer(texts, seed):
         number = np.cumsum([not token.startswith("##") for token in tokens])
         for place in row["target places"]:
             torn[number[place]] += 1
-        assert sum(count < (number == n).sum() for n, count in torn.items()) <= 1
+        sizes = {n: (number == n).sum() for n in torn}
+        # longer ones are cut (lesson 02g)
+        whole_ones = [n for n in torn if sizes[n] < SHORTEST]
+        assert sum(torn[n] < sizes[n] for n in whole_ones) <= 1
 
 
 # A function of seed, cycle and sample id
@@ -414,7 +421,7 @@ def test_single_tokens():
 
 
 def test_tokenizer_whose_words_are_unknown(monkeypatch):
-    monkeypatch.setattr(permutation, "word_starts", lambda tokenizer: None)
+    monkeypatch.setattr(words_module, "word_starts", lambda tokenizer: None)
     ids = [0] + sum(([BEGIN[i], *CONTINUE[3 * i:3 * i + 3]] for i in range(10)), []) + [2]
     examples = [{"input_ids": ids, "sample_id": i} for i in range(20)]
     unknown = unpack(MaskedPermutedCollator(PIECES)(examples))
