@@ -393,7 +393,7 @@ def test_a_finished_run_can_be_extended(place):
     (["--encoder-layers", "12"], "--encoder-layers 12 contradicts"),  # the default, but given
     (["-prenorm"], "--normalize-before on contradicts"),
     (["--max-tokens", "48"], "--max-tokens 48 is more than the 24 positions"),
-    (["--tokenizer-name", "demo"], "the tokenizer has"),
+    (["--tokenizer-name", "demo"], "has another vocabulary than the tokenizer"),
     (["--resume-checkpoint", "nowhere.pt"], "nowhere.pt does not exist"),
     (["--checkpoint-dir", "full"], "already holds"),
 ])
