@@ -180,7 +180,8 @@ class MaskedPermutedCollator:
             raise UserError(f"token ids from {ids.min()} to {ids.max()} do not fit a vocabulary "
                             f"of {len(self.special)}; is it the right tokenizer?")
         keep = ~self.special[ids].all(axis=1)
-        ids, examples = ids[keep], [examples[i] for i in np.flatnonzero(keep)]
+        if not keep.all():
+            ids, examples = ids[keep], [examples[i] for i in np.flatnonzero(keep)]
         uniforms = _numbers(examples, self.seed, ids.shape[1])
         places, filled, P = self._permute(ids, uniforms, examples)
         tokens = np.where(filled, np.take_along_axis(ids, places, axis=1), self.pad_id)
@@ -210,13 +211,14 @@ class MaskedPermutedCollator:
     def _units(self, ids, predicted, examples): # -> (batch, length) bool
         "Where a unit begins: a word, a piece of a long one, some words in a row."
         begins = self.words.begins(ids)
-        shortest = int(bound_of(predicted).min(initial=LONGEST))
-        rows = np.flatnonzero(too_long(begins, shortest) | (self.max_gram > 1))
+        rows = np.arange(len(ids))
+        if self.max_gram == 1:
+            rows = too_long(begins, int(bound_of(predicted.min(initial=LONGEST))))
         if not len(rows):
             return begins
         some = [examples[i] for i in rows]
         cuts, groups = _numbers(some, self.seed, ids.shape[1], rows=6)[4:]
-        joins = self.words.joins[ids[rows]]
+        joins = self.words.joins(ids[rows])
         begins[rows] = cut_long(begins[rows], joins, cuts, predicted[rows])
         if self.max_gram > 1:
             begins = join_words(begins, self.special[ids], groups, self.max_gram)
