@@ -15,8 +15,8 @@ make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 
 
-# With the 500 tokens of these tests, words of the demo have more than 8 pieces. Those over the bound
-# of lesson 02g are cut since then; all else is as it was.
+# With the 500 tokens of these tests, words of the demo have more than 8 pieces. Those over the
+# bound of lesson 02g are cut since then; all else is as it was.
 UNCUT = """
 import numpy as np
 from annotated_mpnet import permutation
