@@ -8,6 +8,7 @@ __all__ = ['RUNGS', 'MULTIPLE', 'draw_uniforms', 'permute_words', 'corrupt', 'la
 
 # %% ../nbs/03_permutation.ipynb #03-003
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from .configuration import UserError
 from .objectives import OBJECTIVES
-from .words import LONGEST, bound_of, cut_long, join_words, too_long, words_of
+from .words import (
+    LONGEST, Words, bound_of, cut_long, join_words, too_long, words_of)
 
 # %% ../nbs/03_permutation.ipynb #03-012
 def draw_uniforms(seed: int,      # the run's seed
@@ -147,6 +149,29 @@ def _shuffle_targets(places,   # (batch, T); the targets' are changed
     order = np.argsort(key, axis=1, kind="stable")
     places[:, last] = np.take_along_axis(places[:, last], order, axis=1)
 
+# %% ../nbs/03_permutation.ipynb #03-027u
+class _Units(NamedTuple):
+    "What is permuted as one (lesson 02g)."
+    words: Words        # of the tokenizer
+    special: np.ndarray # (vocabulary,) bool
+    seed: int           # the run's seed
+    max_gram: int       # words in a row
+
+    def begins(self, ids, predicted, examples): # -> (batch, length) bool
+        "Where a word begins, a piece of a long one, or some words in a row."
+        begins, rows = self.words.begins(ids), np.arange(len(ids))
+        if self.max_gram == 1:
+            rows = too_long(begins, int(bound_of(predicted.min(initial=LONGEST))))
+        if not len(rows):
+            return begins
+        some = [examples[i] for i in rows]
+        cuts, groups = _numbers(some, self.seed, ids.shape[1], rows=6)[4:]
+        joins = self.words.joins(ids[rows])
+        begins[rows] = cut_long(begins[rows], joins, cuts, predicted[rows])
+        if self.max_gram > 1:
+            begins = join_words(begins, self.special[ids], groups, self.max_gram)
+        return begins
+
 # %% ../nbs/03_permutation.ipynb #03-027b
 class MaskedPermutedCollator:
     "Examples in, a permuted batch out; seed, epoch and sample id decide, not the batch."
@@ -164,12 +189,12 @@ class MaskedPermutedCollator:
         _check(tokenizer, objective, seed, pred_prob, keep_prob, rand_prob)
         self.objective, self.seed, self.pred_prob = objective, seed, pred_prob
         self.keep_prob, self.rand_prob = keep_prob, rand_prob
-        self.sizes, self.max_gram = sizes, max_gram
+        self.sizes = sizes
         self.mask_id, self.pad_id = tokenizer.mask_token_id, tokenizer.pad_token_id
         self.special = np.zeros(len(tokenizer), dtype=bool)
         self.special[tokenizer.all_special_ids] = True
         self.candidates = np.flatnonzero(~self.special)
-        self.words = words_of(tokenizer, whole_word_mask)
+        self.units = _Units(words_of(tokenizer, whole_word_mask), self.special, seed, max_gram)
 
     def __call__(self,
                  examples: list[dict], # of "input_ids"; "sample_id" and "cycle" default to 0
@@ -180,7 +205,8 @@ class MaskedPermutedCollator:
             raise UserError(f"token ids from {ids.min()} to {ids.max()} do not fit a vocabulary "
                             f"of {len(self.special)}; is it the right tokenizer?")
         keep = ~self.special[ids].all(axis=1)
-        ids, examples = ids[keep], [examples[i] for i in np.flatnonzero(keep)]
+        if not keep.all():
+            ids, examples = ids[keep], [examples[i] for i in np.flatnonzero(keep)]
         uniforms = _numbers(examples, self.seed, ids.shape[1])
         places, filled, P = self._permute(ids, uniforms, examples)
         tokens = np.where(filled, np.take_along_axis(ids, places, axis=1), self.pad_id)
@@ -201,24 +227,8 @@ class MaskedPermutedCollator:
         real, predictable = ids != self.pad_id, ~self.special[ids]
         predicted = np.round(self.pred_prob * predictable.sum(1)).astype(np.int64)
         predicted = np.maximum(1, predicted)
-        begins = self._units(ids, predicted, examples)
+        begins = self.units.begins(ids, predicted, examples)
         order = permute_words(uniforms[0], begins, predictable, real)
         places, filled, P = layout(order, real.sum(1), predicted, self.sizes if len(ids) else ())
         _shuffle_targets(places, filled, uniforms[1], P)
         return places, filled, P
-
-    def _units(self, ids, predicted, examples): # -> (batch, length) bool
-        "Where a unit begins: a word, a piece of a long one, some words in a row."
-        begins = self.words.begins(ids)
-        shortest = int(bound_of(predicted).min(initial=LONGEST))
-        rows = np.flatnonzero(too_long(begins, shortest) | (self.max_gram > 1))
-        if not len(rows):
-            return begins
-        some = [examples[i] for i in rows]
-        cuts, groups = _numbers(some, self.seed, ids.shape[1], rows=6)[4:]
-        joins = self.words.joins[ids[rows]]
-        begins[rows] = cut_long(begins[rows], joins, cuts, predicted[rows])
-        if self.max_gram > 1:
-            begins = join_words(begins, self.special[ids], groups, self.max_gram)
-        return begins
-

@@ -15,6 +15,15 @@ make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 
 
+# With the 500 tokens of these tests, words of the demo have more than 8 pieces. Those over the
+# bound of lesson 02g are cut since then; all else is as it was.
+UNCUT = """
+import numpy as np
+from annotated_mpnet import permutation
+permutation.too_long = lambda *args: np.arange(0)
+"""
+
+
 @pytest.mark.parametrize("kind", make.KINDS)
 def test_resumes_as_before(kind, tmp_path):
     "To the last bit on the kind of machine that wrote it; elsewhere kernels round differently."
@@ -28,7 +37,7 @@ def test_resumes_as_before(kind, tmp_path):
     if size > 1:
         finished_together(argv, tmp_path, size)
     else:
-        finished(argv, tmp_path)
+        finished(argv, tmp_path, UNCUT if kind == "demo" else "")
     stored = json.loads((BEFORE / kind / "log.json").read_text(encoding="utf-8"))
     there, here = stored["numbers"], make.numbers(tmp_path)
     assert list(there) == list(here)
