@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from functools import cache, cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -272,7 +273,7 @@ class FlexBias:
             bias = table[h, apart + middle]
             return torch.where(sees[b, i, j], score + bias, -math.inf)
         compiles = kind == "cuda" and not torch.compiler.is_compiling()
-        flex: Callable = _fused_flex() if compiles else flex_attention
+        flex: Any = _fused_flex() if compiles else flex_attention
         return flex(q, k, v, score_mod=biased)
 
 # %% ../nbs/05b_fast_attention.ipynb #05b-027

@@ -27,7 +27,7 @@ def surfaces(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
     decoder = copy.deepcopy(tokenizer.backend_tokenizer.decoder)
     if hasattr(decoder, "cleanup"):  # WordPiece's would take the space away before a full stop
         decoder.cleanup = False
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     if decoder is None:  # of whole words
         return [f" {token}" for token in tokens]
     return [decoder.decode([_LETTER, token])[len(_LETTER):] for token in tokens]
@@ -64,7 +64,7 @@ def _pieces(old: PreTrainedTokenizerFast,
              if i != old.unk_token_id and begin >= within]
             for one, within in zip(cut, inside)]
 
-
+# %% ../nbs/10g_in_your_own_words.ipynb #10g-012b
 def _is_whole(text: str) -> bool: # neither a space alone nor a part of a letter
     return bool(text.strip()) and "�" not in text
 
@@ -77,10 +77,10 @@ def _twins(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast,
            before: list[str], after: list[str], # of `surfaces`
           ) -> dict[int, int | None]: # new id -> old id
     "The old token that stands for the same text; None: there is none."
-    ids, tokens = old.get_vocab(), new.convert_ids_to_tokens(range(len(new)))
+    ids, tokens = old.get_vocab(), new.convert_ids_to_tokens(list(range(len(new))))
     by_text = {text: i for i, text in reversed(list(enumerate(before))) if _is_whole(text)}
     signs = {text.strip(): i for text, i in by_text.items() if not _is_word(text)}
-    found = {}
+    found: dict[int, int | None] = {}
     for i, (token, text) in enumerate(zip(tokens, after)):
         twin = ids.get(token, -1)  # parts of a letter all look alike as texts
         if twin >= 0 and before[twin] == text:

@@ -203,6 +203,7 @@ POSITION = table(
      "update": whole(0, 2**40), "skipped": whole()},
     {"characters": whole(), "cut_off": whole()})
 
+# %% ../nbs/08f_what_a_checkpoint_holds.ipynb #08f-013b
 BYTES = tensor(1, dtype=torch.uint8)
 GENERATORS = {"cpu": BYTES}
 RANDOM = table(GENERATORS, {"cuda": BYTES, "others": each(table(GENERATORS, {"cuda": BYTES}))})
