@@ -54,10 +54,12 @@ def _ends_chunk(item: _Item) -> bool:
 # %% ../nbs/07h_batches.ipynb #07h-007z
 def _chunks_of(batches, epoch: int, begin=None, first: int = 0) -> Iterator[_Chunk]:
     "The chunks of an epoch, from the chunk `first` of the block at `begin` on."
-    for start, numbers, texts in batches.source.blocks(epoch, begin):
-        for number, part in enumerate(batches.chunks(len(texts))):
+    for block in batches.source.blocks(epoch, begin):
+        size = len(block.numbers)
+        for number, part in enumerate(batches.chunks(size)):
             if number >= first:
-                yield _Chunk(epoch, start, number, numbers[part], texts[part])
+                texts = [block.texts[i] for i in range(size)[part]]
+                yield _Chunk(epoch, block.start, number, block.numbers[part], texts)
         first = 0
 
 
@@ -188,6 +190,7 @@ class Batches(_Placed):
         super().__init__(tokenizer, collator, batch_size, max_tokens, update_freq, seed, shuffle,
                          packing, rank, world_size)
         self.source, self.num_workers = source, num_workers
+        self.encoding = getattr(source, "encoding", None) or self.encoding
         self.position = dict(_BEGINNING)
         self.unread, self._report = Unread(), Report()
 

@@ -58,7 +58,7 @@ def open_batches(folder: Path) -> Batches: # micro-batches of 16
 def states_at(folder: Path) -> dict[float, dict]: # share of the stream -> the loader's state there
     "A state is the beginning of a block, and how far in it the run had come: to its middle."
     batches = open_batches(folder)
-    blocks = [(start, len(numbers)) for start, numbers, _ in batches.source.blocks(0)]
+    blocks = [(block.start, len(block.numbers)) for block in batches.source.blocks(0)]
     states = {}
     for place in PLACES:
         before = [block for block in blocks if block[0]["row"] <= place * DOCUMENTS]

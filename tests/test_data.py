@@ -310,7 +310,7 @@ def test_each_block_chunk_and_cycle_has_an_order_of_its_own(folders, monkeypatch
     monkeypatch.undo()
     for kind in ("files", "parquet"):
         source = load(folders, kind)[0]
-        blocks = [numbers for cycle in (0, 1) for _, numbers, _ in source.blocks(cycle)]
+        blocks = [block.numbers for cycle in (0, 1) for block in source.blocks(cycle)]
         orders = {tuple(np.argsort(numbers)) for numbers in blocks if len(numbers) == BLOCK}
         assert len(orders) == 6
 
@@ -321,10 +321,10 @@ def test_held_out_texts_are_never_trained_on(folders, kind):
     assert list(valid) == TEXTS[:HELD] and list(test) == TEXTS[HELD:FIRST]
     for cycle in (0, 1, 5):
         blocks = list(source.blocks(cycle))
-        assert sorted(t for _, _, texts in blocks for t in texts) == sorted(TEXTS[FIRST:])
-        numbers = sorted(i for _, numbers, _ in blocks for i in numbers)
+        assert sorted(t for block in blocks for t in block.texts) == sorted(TEXTS[FIRST:])
+        numbers = sorted(i for block in blocks for i in block.numbers)
         assert numbers == (list(range(N - FIRST)) if kind == "files" else list(range(FIRST, N)))
-        assert [len(numbers) for _, numbers, _ in blocks] == [24, 24, 24, 14]
+        assert [len(block.numbers) for block in blocks] == [24, 24, 24, 14]
 
 
 @pytest.mark.parametrize("kind", ["files", "parquet"])
@@ -332,10 +332,10 @@ def test_packing_loses_no_token_and_no_row_crosses_a_block(folders, kind):
     source = load(folders, kind)[0]
     batches = batches_of(source, packing=True, max_tokens=13, collator=lambda examples: examples)
     ids = []
-    for start, numbers, texts in source.blocks(0):
+    for start, numbers, _, texts in source.blocks(0):
         rows = []
         for chunk, part in enumerate(batches.chunks(len(texts))):
-            updates = batches.updates(0, start, chunk, numbers[part], texts[part])
+            updates = batches.updates(0, start, chunk, numbers[part], list(texts)[part])
             rows += [row for update in updates for batch in update for row in batch]
         assert Counter(i for row in rows for i in row["input_ids"] if i > 3) == content(texts)
         ids += [row["sample_id"] for row in rows]
@@ -349,7 +349,7 @@ def test_too_long_documents_are_cut_and_short_ones_passed_over(folders):
     long = [t for t in TEXTS if len(t) >= 60]
     assert valid == long[:HELD] and test == long[HELD:FIRST]
     for cycle in (0, 1):
-        found = [t for _, _, texts in source.blocks(cycle) for t in texts]
+        found = [t for block in source.blocks(cycle) for t in block.texts]
         assert sorted(found) == sorted(long[FIRST:])
     updates, states = run(batches_of(source, max_tokens=8), 20)
     masks = [batch["attention_mask"] for update in updates for batch in update]
@@ -713,7 +713,7 @@ def stream(folder, **changes):
     "A call that opens a stream and reads it to its end."
     def call():
         source, *_ = load_stream(folder, max_broken_share=0.0, **changes)
-        return sorted(i for _, numbers, _ in source.blocks(0) for i in numbers)
+        return sorted(i for block in source.blocks(0) for i in block.numbers)
     return call
 
 
