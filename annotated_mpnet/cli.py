@@ -43,11 +43,12 @@ def unigram_bar(config: PretrainConfig, # a run's arguments, checked
                 tokenizer: "PreTrainedTokenizerFast", # of load_tokenizer
                 train: Sequence,        # documents to count tokens in
                 valid: Sequence,        # documents to measure on
+                encoding=None,          # how documents become ids; None: from text
                ) -> float:              # nats per `<mask>`
     "The mean loss of guessing by frequency, on the predicted tokens that `<mask>` replaced."
     from annotated_mpnet.data import fixed, make_batches, unigram_losses
     from annotated_mpnet.update import mask_shown
-    losses = unigram_losses(train, tokenizer, config.max_tokens)
+    losses = unigram_losses(train, tokenizer, config.max_tokens, encoding)
     total, n = 0.0, 0
     for batch in make_batches(config, fixed(valid), tokenizer, False).one_epoch():
         if not batch or not batch["pred_size"]: continue
@@ -91,7 +92,7 @@ def _introduce(start) -> float: # of `prepare` -> the bar
     show(f"{source.name} to train on, {len(valid):,} to validate on, "
          f"a vocabulary of {len(tokenizer):,} tokens")
     train = next(source.blocks(0)).texts
-    bar = unigram_bar(start.config, tokenizer, train, valid)
+    bar = unigram_bar(start.config, tokenizer, train, valid, start.train.encoding)
     show(f"the bar: guessing by frequency alone loses {bar:.2f} nats at each <mask> "
          "(valid/mask_loss below)")
     return bar

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'MANIFEST', 'SPLITS', 'ShardFacts', 'Manifest', 'Misfit', 'fit', 'to_json', 'read_manifest', 'shard_name',
-           'part_name', 'shard_files', 'sums_name', 'fingerprint_of', 'Prepared', 'open_shard', 'find_parts', 'Corpus',
-           'open_corpus']
+           'part_name', 'shard_files', 'sums_name', 'fingerprint_of', 'Prepared', 'Sizes', 'open_shard', 'find_parts',
+           'Corpus', 'open_corpus']
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-004
 import json
@@ -220,10 +220,12 @@ class Prepared(Sequence):
         shard, i = self._find(i)
         return shard.sentences(i)
 
-    def sizes(self,
-              numbers: Sequence[int], # of documents
-             ) -> np.ndarray: # (documents,) tokens of each
-        "The lengths of many documents; their ids are not read."
+    @property
+    def sizes(self) -> "Sizes": # sizes[numbers]: tokens of each of these documents
+        return Sizes(self)
+
+    def sizes_of(self, numbers: Sequence[int]) -> np.ndarray: # of documents -> (documents,)
+        "The tokens of many documents; their ids are not read."
         index, part = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.first))
         found = np.zeros(len(index), dtype=np.int64)
         for p, first in enumerate(self.first):
@@ -237,6 +239,14 @@ class Prepared(Sequence):
                 offsets = self._open(p, number).tokens.ids.offsets
                 found[mine[some]] = offsets[local + 1] - offsets[local]
         return found
+
+
+class Sizes(NamedTuple):
+    "The lengths of documents, looked up like an array's entries."
+    documents: Prepared
+
+    def __getitem__(self, numbers) -> np.ndarray: # type: ignore[override]
+        return self.documents.sizes_of(numbers)
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-021
 def open_shard(folder: Path,      # of its part
