@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEMO_SENTENCES', 'PROGRAM', 'unigram_bar', 'predictions', 'check_versions', 'less_memory', 'main', 'convert_parser',
-           'convert_main']
+           'dashed', 'convert_main']
 
 # %% ../nbs/13_cli.ipynb #13-004
 import logging
@@ -233,7 +233,7 @@ def convert_parser() -> OneLineParser: # an error is a UserError
     return parser
 
 # %% ../nbs/13_cli.ipynb #13-027
-def _dashed(argument: str) -> str:
+def dashed(argument: str) -> str:
     "An argument whose name may be written with underscores."
     name, equals, value = argument.partition("=")
     if name.startswith("--"):
@@ -259,7 +259,7 @@ def _convert(argv: list[str], # the arguments
 def convert_main(argv: list[str] | None = None, # the arguments; None: those of this process
                 ) -> int: # exit code: 0; 2 for a user error; 1 for what nobody foresaw; 130: Ctrl-C
     "The command convert-to-hf."
-    given = [_dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
+    given = [dashed(word) for word in (sys.argv[1:] if argv is None else argv)]
     ending = Ending(_CONVERT, "--debug" in given, "stopped by Ctrl-C, nothing was written")
     with screens(_CONVERT):
         return ending.code_of(partial(_convert, given))

@@ -61,14 +61,18 @@ def _take(handle: int, kind: int) -> bool: # an open file; LOCK_EX or LOCK_SH ->
             time.sleep(0.02)
 
 
-def _in_use(folder: Path, handle: int) -> UserError: # an open lock, closed here -> to raise
+def _in_use(folder: Path,
+            handle: int, # an open lock, closed here
+            flag: str = "--checkpoint-dir", # that named the folder
+           ) -> UserError: # to raise
     "Who has a folder, as its lock says; what else may stand in the file is not shown."
     words = os.pread(handle, 200, 0).decode(errors="replace")
     os.close(handle)
     known = re.fullmatch(r"process [0-9]{1,10} on [A-Za-z0-9_.-]{1,100}\n", words)
     who = words.strip() if known else "another process"
-    return UserError(f"--checkpoint-dir {folder} is in use: {who} trains in it; "
-                     "wait until that run has ended, or give another --checkpoint-dir")
+    does = "trains in" if flag == "--checkpoint-dir" else "writes into"
+    return UserError(f"{flag} {folder} is in use: {who} {does} it; "
+                     f"wait until that run has ended, or give another {flag}")
 
 
 def refuse_if_live(folder: Path) -> None: # of a run
@@ -124,17 +128,17 @@ def _is_at(handle: int, path: Path) -> bool:
     return False
 
 
-def _get(folder: Path, path: Path) -> int: # of a run; of its lock -> the open lock
+def _get(folder: Path, path: Path, flag: str) -> int: # of a run; of its lock -> the open lock
     "Get the lock of a folder; an error says who has it."
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
-        make_folder(folder)
+        make_folder(folder, flag)
         try:
             handle = os.open(path, flags, 0o666)
         except FileNotFoundError:  # another run has just taken its empty folder away
             continue
         if not _lock(folder, handle):
-            raise _in_use(folder, handle)
+            raise _in_use(folder, handle, flag)
         if _is_at(handle, path):
             return handle
         os.close(handle)  # its last holder has just deleted it
@@ -161,14 +165,15 @@ def _give_back(handle: int, path: Path) -> None: # an open lock, and where it li
 
 @contextmanager
 def locked(folder: Path, # of a run; made if it isn't there
+           flag: str = "--checkpoint-dir", # that named it, for the message
           ) -> Iterator[None]:
     "The folder is this process's alone; UserError where a live run has it, or it can't be written."
     path = (folder / LOCK).absolute()
     made = [at for at in (path.parent, *path.parent.parents) if not at.exists()]
-    unwritable = f"--checkpoint-dir {folder} can't be written"
+    unwritable = f"{flag} {folder} can't be written"
     try:
         with _writing(unwritable):
-            handle = _get(folder, path)
+            handle = _get(folder, path, flag)
         _handles.add(handle)
         try:
             with _writing(unwritable):
