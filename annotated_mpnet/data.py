@@ -30,7 +30,10 @@ from .values import home_expanded
 # %% ../nbs/07i_data.ipynb #07i-007
 class Numbered(Shuffled):
     "The documents of a prepared corpus, shuffled like texts, and handed on as their numbers."
-    def text_of(self, i: int) -> int: # type: ignore[override] # number of a document
+    texts: Prepared
+    encoding: Any = None # how they become rows: `FromIds`
+
+    def text_of(self, i: int) -> int: # number of a document
         return i
 
 
@@ -61,7 +64,7 @@ class FromIds:
         framed = tokenizer("a", return_special_tokens_mask=True)
         is_added = framed["special_tokens_mask"]
         begin, end = is_added.index(0), len(is_added) - is_added[::-1].index(0)
-        ids = np.array(framed["input_ids"], dtype=corpus.manifests[0].dtype)
+        ids: np.ndarray = np.array(framed["input_ids"], dtype=corpus.manifests[0].dtype)
         self.before, self.behind = ids[:begin], ids[end:]
 
     def cut(self,
@@ -144,8 +147,8 @@ def unigram_losses(texts: Sequence,    # training documents
     counts, encoding = np.zeros(len(tokenizer)), encoding or FromText(tokenizer)
     for begin in range(0, len(texts), 1000):
         some = [texts[i] for i in range(begin, min(begin + 1000, len(texts)))]
-        ids = np.concatenate(encoding.cut(some, max_tokens)[0])
-        counts += np.bincount(ids, minlength=len(counts))
+        rows = np.concatenate(encoding.cut(some, max_tokens)[0])
+        counts += np.bincount(rows, minlength=len(counts))
     predictable = np.ones(len(counts), dtype=bool)
     predictable[tokenizer.all_special_ids] = False
     counts = (counts + 1) * predictable

@@ -137,7 +137,7 @@ class Bar:
                 ):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         screen = console()
-        self.live = screen.is_terminal and not screen.is_dumb_terminal
+        self.live = screen.file.isatty() and not screen.is_dumb_terminal
         self.totals, self.split, self.before = totals, "", 0
         self.begun = self.said = time.monotonic()
         self.last = (0, 0)  # documents and tokens that are done

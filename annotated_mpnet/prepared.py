@@ -75,7 +75,7 @@ def fit(kind: Any, # a type: int, str, dict, a list or dictionary of one, or a N
        ) -> Any:   # as the type has it
     "A value of JSON as a type; `Misfit` where it is something else."
     inner, fields = get_args(kind), getattr(kind, "_fields", ())
-    base = get_origin(kind) or (dict if fields else kind)
+    base: Any = get_origin(kind) or (dict if fields else kind)
     if type(None) in inner:
         return None if x is None else fit(inner[0], x, at)
     if type(x) is not base or (base is int and not 0 <= x < 2**53) or (
@@ -150,10 +150,10 @@ def shard_files(tokens: Tokens, # of its documents
                ) -> tuple[ShardFacts, dict[str, Any]]: # names of files -> bytes
     "A shard, ready to be written."
     data = encode(tokens)
-    sums = checksums(data)
+    sums = checksums(data).tobytes()
     size = data.size
     facts = ShardFacts(name, size, tokens.documents, len(tokens.ids.values), digest_of([sums]))
-    return facts, {name: data, sums_name(name): sums.tobytes()}
+    return facts, {name: data, sums_name(name): sums}
 
 
 def sums_name(name: str) -> str: # of a shard -> of its checksums
@@ -245,7 +245,7 @@ class Sizes(NamedTuple):
     "The lengths of documents, looked up like an array's entries."
     documents: Prepared
 
-    def __getitem__(self, numbers) -> np.ndarray: # type: ignore[override]
+    def __getitem__(self, numbers) -> np.ndarray:
         return self.documents.sizes_of(numbers)
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-021

@@ -76,7 +76,8 @@ def _begin(parent: int, *job: Any) -> None:
 
 
 def _in_worker(texts: list[str]) -> Tokens:
-    return tokens_of(*_job, texts)
+    tokenizer, dtype = _job
+    return tokens_of(tokenizer, dtype, texts)
 
 
 class Work(NamedTuple):

@@ -37,11 +37,11 @@ class Ragged(NamedTuple):
         return self.values[self.offsets[i]:self.offsets[i + 1]]
 
 
-def ragged(lists: Sequence[Sequence[int]],
+def ragged(lists: Sequence[Sequence[int] | np.ndarray],
            dtype: type, # of the numbers
           ) -> Ragged:
     offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    values = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
+    values: np.ndarray = np.fromiter(chain.from_iterable(lists), dtype, int(offsets[-1]))
     return Ragged(values, offsets)
 
 
