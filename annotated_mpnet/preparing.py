@@ -237,7 +237,7 @@ def _skipped(source, # of the training texts, read to its end
         return {}
     found = {"broken": unread.broken, "broken files": unread.broken_files}
     if hasattr(source, "min_length"):
-        found["short"] = unread.records - unread.broken - documents - held
+        found["short"] = max(0, unread.records - unread.broken - documents - held)
     return found
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-023
