@@ -66,6 +66,8 @@ class FromIds:
         begin, end = is_added.index(0), len(is_added) - is_added[::-1].index(0)
         ids: np.ndarray = np.array(framed["input_ids"], dtype=corpus.manifests[0].dtype)
         self.before, self.behind = ids[:begin], ids[end:]
+        start, *_, stop = tokenizer("")["input_ids"]
+        self.ends = np.array([[start], [stop]], dtype=ids.dtype)  # of a packed row
 
     def cut(self,
             numbers: Sequence[int], # of documents
@@ -83,7 +85,57 @@ class FromIds:
                   numbers: Sequence[int], # of documents
                  ) -> Iterator[list[list[int]]]: # the ids of each one's sentences, to be packed
         "Without special tokens."
-        return ([ids.tolist() for ids in self.corpus.sentences(i)] for i in numbers)
+        for i in numbers:
+            ids, ends = self.corpus.by_sentence(i)
+            parts = np.split(ids, ends[:-1].tolist()) if len(ends) else []
+            yield [part.tolist() for part in parts]
+
+    def packed(self,
+               numbers: Sequence[int], # of documents
+               max_tokens: int,        # longest row
+              ) -> Iterator[tuple[int, np.ndarray]]: # the document that a row begins in, and its ids
+        "The rows of `pack`, of which only the lengths of sentences are counted one by one."
+        start, end = self.ends
+        parts, length, first = [start], 1, 0
+        for number, i in enumerate(numbers):
+            ids, ends = self.corpus.by_sentence(i)
+            begin = last = 0
+            for stop in _pieces(ends.tolist(), max_tokens - 2):
+                if length + stop - last >= max_tokens:  # the end token needs room, too
+                    yield first, _row([*parts, ids[begin:last]], end)
+                    parts, length, begin = [start], 1, last
+                if length == 1:
+                    first = number
+                length, last = length + stop - last, stop
+            parts.append(ids[begin:last])
+            if last and parts[-1][-1:] != end:
+                parts.append(end)
+                length += 1
+            if length == max_tokens:
+                yield first, np.concatenate(parts)
+                parts, length = [start], 1
+        if length > 1:
+            yield first, np.concatenate(parts)
+
+
+def _pieces(ends: list[int], # of sentences, counted in tokens
+            longest: int,    # tokens of a piece
+           ) -> Iterator[int]: # where each piece of a sentence ends, and each sentence
+    last = 0
+    for end in ends:
+        while end - last > longest:
+            last += longest
+            yield last
+        if end > last:
+            yield end
+        last = end
+
+
+def _row(parts: list[np.ndarray], end: np.ndarray) -> np.ndarray:
+    "A row with its end token, where that isn't its last one."
+    row = np.concatenate(parts)
+    return row if row[-1] == end[0] else np.concatenate([row, end])
+
 
 # %% ../nbs/07i_data.ipynb #07i-010
 def make_batches(config: PretrainConfig, # checked

@@ -198,7 +198,7 @@ def card_of(manifests: list["Manifest"], # of all parts
     width = max(len(manifest.lengths) for manifest in manifests)
     lengths = [sum(m.lengths[i] for m in manifests if i < len(m.lengths)) for i in range(width)]
     counts = {name: sum(m.counts.get(name, 0) for m in manifests)
-              for name in ("unknown", "sentences")}
+              for name in ("unknown", "sentences", "text size")}
     skipped = {name: n for name, n in first.counts.items() if name not in counts and n}
     tokens = max(1, sum(facts.tokens for m in manifests for facts in m.train))
     names = [f"- {name}: `{value}`" for name, value in first.arguments.items()]
@@ -209,12 +209,13 @@ def card_of(manifests: list["Manifest"], # of all parts
         "| split | documents | tokens | bytes |", "| --- | ---: | ---: | ---: |", *rows, "",
         f"- parts: {first.parts}",
         f"- vocabulary: {first.vocabulary:,} tokens, in `{first.dtype.__name__}`",
+        f"- a token stands for {counts['text size'] / tokens:.2f} bytes or characters of text",
         f"- unknown tokens: {counts['unknown'] / tokens:.3%} of the training tokens",
         f"- sentences: {counts['sentences']:,}", f"- skipped: {left_out}", *names,
         *(f"- {name} {version}" for name, version in first.versions.items()), "",
         "Training documents by their tokens:", "", "```", *drawn(lengths), "```", "",
-        "The files `*.arrow` are Arrow IPC files with the columns `input_ids`, `sentence_ends` "
-        "and `sentence_ids`: `pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()`.", ""])
+        "The files `*.arrow` are Arrow IPC files with the columns `input_ids`, `sentence_ends`, "
+        "`sentence_ids` and `text_size`: `pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()`.", ""])
 
 # %% ../nbs/13c_the_command_prepare_corpus.ipynb #13c-018
 GO_ON = "what is finished stays, and the same command goes on with it"

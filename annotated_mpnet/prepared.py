@@ -216,16 +216,17 @@ class Prepared(Sequence):
         shard, i = self._find(i)
         return shard.ids(i)
 
-    def sentences(self, i: int) -> list[np.ndarray]: # a document -> the ids of its sentences
+    def by_sentence(self, i: int) -> tuple[np.ndarray, np.ndarray]: # a document -> ids, ends
+        "The ids of its sentences, one after the other, and where each ends."
         shard, i = self._find(i)
-        return shard.sentences(i)
+        return shard.by_sentence(i)
 
     @property
-    def sizes(self) -> "Sizes": # sizes[numbers]: tokens of each of these documents
+    def sizes(self) -> "Sizes": # sizes[numbers]: of the texts of these documents
         return Sizes(self)
 
     def sizes_of(self, numbers: Sequence[int]) -> np.ndarray: # of documents -> (documents,)
-        "The tokens of many documents; their ids are not read."
+        "How long many texts were, in bytes or characters; their ids are not read."
         index, part = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.first))
         found = np.zeros(len(index), dtype=np.int64)
         for p, first in enumerate(self.first):
@@ -236,13 +237,12 @@ class Prepared(Sequence):
             for some in np.split(order, groups[1:]) if len(order) else []:
                 number = int(shard[some[0]])
                 local = index[mine[some]] - first[number]
-                offsets = self._open(p, number).tokens.ids.offsets
-                found[mine[some]] = offsets[local + 1] - offsets[local]
+                found[mine[some]] = self._open(p, number).tokens.sizes[local]
         return found
 
 
 class Sizes(NamedTuple):
-    "The lengths of documents, looked up like an array's entries."
+    "The sizes of documents, looked up like an array's entries."
     documents: Prepared
 
     def __getitem__(self, numbers) -> np.ndarray:

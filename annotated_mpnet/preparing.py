@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ def begins_anew(tokenizer: PreTrainedTokenizerFast) -> bool:
 def tokens_of(tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
               dtype: type,          # of an id
               texts: Sequence[str], # documents
+              sizes: np.ndarray,    # (documents,) of each, as its source counts
              ) -> Tokens:
     "Documents as ids, whole and by sentences."
     by_sentence = list(sentence_ids(tokenizer, texts))
@@ -55,7 +57,8 @@ def tokens_of(tokenizer: PreTrainedTokenizerFast, # of load_tokenizer
         whole = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False,
                           verbose=False)["input_ids"]
     apart = [a if a != ids else [] for a, ids in zip(alone, whole)]
-    return Tokens(ragged(whole, dtype), ragged(ends, np.uint32), ragged(apart, dtype))
+    lists = ragged(whole, dtype), ragged(ends, np.uint32), ragged(apart, dtype)
+    return Tokens(*lists, np.asarray(sizes, dtype=np.uint32))
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-010
 _job: tuple = ()  # in a worker: what it tokenizes with
@@ -75,9 +78,9 @@ def _begin(parent: int, *job: Any) -> None:
     threading.Thread(target=_watch, args=[parent], daemon=True).start()
 
 
-def _in_worker(texts: list[str]) -> Tokens:
+def _in_worker(texts: list[str], sizes: np.ndarray) -> Tokens:
     tokenizer, dtype = _job
-    return tokens_of(tokenizer, dtype, texts)
+    return tokens_of(tokenizer, dtype, texts, sizes)
 
 
 class Work(NamedTuple):
@@ -86,6 +89,7 @@ class Work(NamedTuple):
     first: int       # number of the first of them in this part
     after: int       # documents of all parts up to the end of the block
     texts: list[str]
+    sizes: np.ndarray # (documents,) of each, as its source counts
 
 
 def tokenized(works: Iterable[Work],
@@ -95,14 +99,15 @@ def tokenized(works: Iterable[Work],
              ) -> Iterator[tuple[Work, Tokens]]:
     "Each work with its tokens, in order."
     if not workers:
-        yield from ((work, tokens_of(tokenizer, dtype, work.texts)) for work in works)
+        make = partial(tokens_of, tokenizer, dtype)
+        yield from ((work, make(work.texts, work.sizes)) for work in works)
         return
     waiting: deque = deque()
     pool = ProcessPoolExecutor(workers, initializer=_begin,
                                initargs=(os.getpid(), tokenizer, dtype))
     try:
         for work in works:
-            waiting.append((work, pool.submit(_in_worker, work.texts)))
+            waiting.append((work, pool.submit(_in_worker, work.texts, work.sizes)))
             while len(waiting) > 2 * workers:
                 work, found = waiting.popleft()
                 yield work, found.result()
@@ -131,7 +136,8 @@ def own_works(source,      # of documents: Shuffled without shuffling, or Stream
         here = {"start": block.start, "before": before}
         first = len(range(part - 1, before, parts))
         before += len(order)
-        yield Work(here, first, before, [block.texts[i] for i in mine])
+        texts = [block.texts[i] for i in mine]
+        yield Work(here, first, before, texts, block.sizes[mine])
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-015
 SHARD = 1 << 25 # ids in a shard, or a little more: 64 MB with two bytes each
@@ -144,7 +150,7 @@ class Shelf:
 
     def add(self, tokens: Tokens) -> Iterator[Tokens]: # of each shard that is full
         while tokens.documents:
-            taken = np.cumsum(tokens.ids.lengths + tokens.apart.lengths + 6)
+            taken = np.cumsum(tokens.ids.lengths + tokens.apart.lengths + 8)
             n = int(np.searchsorted(taken, self.room)) + 1
             self.waiting.append(tokens.part(0, min(n, tokens.documents)))
             if n > tokens.documents:
@@ -221,8 +227,9 @@ def _counted(manifest: Manifest, tokens: Tokens, unknown: int | None) -> dict: #
     classes = np.frexp(tokens.ids.lengths.astype(float))[1]  # 0: 0; 1: 1; 2: 2 to 3; ...
     lengths = np.bincount(classes, minlength=len(manifest.lengths))
     lengths[:len(manifest.lengths)] += np.array(manifest.lengths, dtype=np.int64)
-    more = {"unknown": int(np.count_nonzero(tokens.ids.values == unknown)) if unknown else 0,
-            "sentences": len(tokens.ends.values)}
+    is_unknown = tokens.ids.values == (-1 if unknown is None else unknown)
+    more = {"unknown": int(is_unknown.sum()), "sentences": len(tokens.ends.values),
+            "text size": int(tokens.sizes.sum(dtype=np.int64))}
     counts = {name: manifest.counts.get(name, 0) + n for name, n in more.items()}
     return {"lengths": lengths.tolist(), "counts": manifest.counts | counts}
 

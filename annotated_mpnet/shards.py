@@ -57,6 +57,11 @@ class Tokens(NamedTuple):
     ids: Ragged   # uint16 or uint32: of each document
     ends: Ragged  # uint32: of each document, where its sentences end, counted in tokens
     apart: Ragged # as ids: of its sentences, each tokenized alone, where that is something else
+    sizes: np.ndarray # (documents,) uint32: of the texts, in bytes or characters
+
+    @property
+    def lists(self) -> tuple[Ragged, Ragged, Ragged]:
+        return self.ids, self.ends, self.apart
 
     @property
     def documents(self) -> int: # how many
@@ -64,18 +69,19 @@ class Tokens(NamedTuple):
 
     def part(self, begin: int, end: int) -> "Tokens": # numbers of documents
         "The documents from one to another."
-        return Tokens(*(column.part(begin, end) for column in self))
+        ids, ends, apart = (lists.part(begin, end) for lists in self.lists)
+        return Tokens(ids, ends, apart, self.sizes[begin:end])
 
-    def sentences(self, i: int) -> list[np.ndarray]: # number of a document -> ids of each
-        "A document as packing takes it."
-        ids, ends = self.ids.row(i), self.ends.row(i)
+    def by_sentence(self, i: int) -> tuple[np.ndarray, np.ndarray]: # a document -> ids, ends
+        "The ids of its sentences, one after the other, and where each ends."
         apart = self.apart.row(i)
-        return np.split(apart if len(apart) else ids, ends[:-1].tolist()) if len(ends) else []
+        return apart if len(apart) else self.ids.row(i), self.ends.row(i)
 
 
 def joined_tokens(parts: Sequence[Tokens], # one or more
                  ) -> Tokens: # the documents of all of them
-    return Tokens(*map(joined, zip(*parts)))
+    ids, ends, apart = (joined([part.lists[i] for part in parts]) for i in range(3))
+    return Tokens(ids, ends, apart, np.concatenate([part.sizes for part in parts]))
 
 
 def width_of(vocabulary: int, # how many tokens
@@ -83,23 +89,24 @@ def width_of(vocabulary: int, # how many tokens
     return np.uint16 if vocabulary <= 1 << 16 else np.uint32
 
 # %% ../nbs/02h_tokens_written_once.ipynb #02h-013
-COLUMNS = ("input_ids", "sentence_ends", "sentence_ids") # of a file; the fields of `Tokens`
+COLUMNS = ("input_ids", "sentence_ends", "sentence_ids", "text_size") # the fields of `Tokens`
 
 
 def _schema(dtype: type) -> pa.Schema: # of an id
     "The columns of a shard."
     ids = pa.list_(pa.from_numpy_dtype(dtype))
-    return pa.schema(list(zip(COLUMNS, (ids, pa.list_(pa.uint32()), ids))))
+    return pa.schema(list(zip(COLUMNS, (ids, pa.list_(pa.uint32()), ids, pa.uint32()))))
 
 
 def encode(tokens: Tokens) -> pa.Buffer:
     "The bytes of an Arrow file with these documents; the same for the same documents."
     schema = _schema(tokens.ids.values.dtype.type)
     columns = [pa.ListArray.from_arrays(pa.array(column.offsets, pa.int32()),
-                                        pa.array(column.values)) for column in tokens]
+                                        pa.array(column.values)) for column in tokens.lists]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as file:
-        file.write_batch(pa.record_batch(columns, schema=schema))
+        sizes = pa.array(tokens.sizes, pa.uint32())
+        file.write_batch(pa.record_batch([*columns, sizes], schema=schema))
     return sink.getvalue()
 
 # %% ../nbs/02h_tokens_written_once.ipynb #02h-017
@@ -200,8 +207,11 @@ class OpenShard:
             batch = file.get_batch(0)
         except (pa.ArrowException, OSError) as error:
             raise damaged(path, " ".join(str(error).split())[:200]) from error
-        self.columns = [_column(array, pages) for array in batch.columns]
-        self.tokens = Tokens(*(column.lists for column in self.columns))
+        self.columns = [_column(array, pages) for array in batch.columns[:3]]
+        sizes, begin = _buffer(batch.column(3), pages, np.dtype(np.uint32))
+        pages.check(begin, begin + sizes.nbytes)
+        ids, ends, apart = (column.lists for column in self.columns)
+        self.tokens = Tokens(ids, ends, apart, sizes)
 
     def _checked(self, which: int, i: int) -> None: # numbers of a column and a document
         "Compare the pages that a document lies in."
@@ -213,7 +223,7 @@ class OpenShard:
         self._checked(0, i)
         return self.tokens.ids.row(i)
 
-    def sentences(self, i: int) -> list[np.ndarray]: # number of a document -> ids of each
+    def by_sentence(self, i: int) -> tuple[np.ndarray, np.ndarray]: # as that of `Tokens`
         for which in range(3):
             self._checked(which, i)
-        return self.tokens.sentences(i)
+        return self.tokens.by_sentence(i)

@@ -141,11 +141,13 @@ documents = st.lists(letters | pieces.map("".join), max_size=4)
 def test_ids_are_those_of_the_text_and_of_its_sentences(kind, texts):
     by = tokenizer() if kind == "words" else other(kind)
     assert begins_anew(by) == (kind == "words")
-    tokens = tokens_of(by, np.uint16, texts)
+    tokens = tokens_of(by, np.uint16, texts, [len(x) for x in texts])
     whole = [by(x, add_special_tokens=False)["input_ids"] for x in texts]
     assert [tokens.ids.row(i).tolist() for i in range(len(texts))] == whole
-    found = [[ids.tolist() for ids in tokens.sentences(i)] for i in range(len(texts))]
-    assert found == list(sentence_ids(by, texts))
+    for i, sentences in enumerate(sentence_ids(by, texts)):
+        ids, ends = tokens.by_sentence(i)
+        assert ends.tolist() == np.cumsum([len(x) for x in sentences]).tolist()
+        assert ids[:sum(map(len, sentences))].tolist() == sum(sentences, [])
 
 
 @given(lengths=st.lists(st.integers(0, 90), max_size=30), cut=st.lists(st.integers(0, 30)))
@@ -153,7 +155,7 @@ def test_ids_are_those_of_the_text_and_of_its_sentences(kind, texts):
 def test_shards_end_where_they_end_however_documents_come(lengths, cut):
     lists = ragged([list(range(n)) for n in lengths], np.uint16)
     none = ragged([[]] * len(lengths), np.uint16)
-    all_of_it = Tokens(lists, none, none)
+    all_of_it = Tokens(lists, none, none, np.zeros(len(lengths), np.uint32))
 
     def shards(borders):
         shelf, found = Shelf(100), []
@@ -163,7 +165,7 @@ def test_shards_end_where_they_end_however_documents_come(lengths, cut):
 
     found = shards(sorted(min(i, len(lengths)) for i in cut))
     assert found == shards([]) and sum(found, []) == lengths
-    assert all(sum(some) + 6 * len(some) >= 100 for some in found[:-1])
+    assert all(sum(some) + 8 * len(some) >= 100 for some in found[:-1])
 
 
 # Killed, in parts, in several processes
@@ -231,9 +233,9 @@ def test_processes_change_nothing_and_parts_are_the_whole(place, made, tmp_path,
         a, b = getattr(one, split), getattr(three, split)
         assert [ids.tolist() for ids in a] == [ids.tolist() for ids in b]
         numbers = random.Random(1).choices(range(len(a)), k=50)
-        expected = [len(a[i]) for i in numbers]
-        assert a.sizes[numbers].tolist() == b.sizes[numbers].tolist() == expected
-        assert [len(a.sentences(i)) for i in numbers] == [len(b.sentences(i)) for i in numbers]
+        assert a.sizes[numbers].tolist() == b.sizes[numbers].tolist()
+        for i in numbers:
+            assert all(map(np.array_equal, a.by_sentence(i), b.by_sentence(i)))
 
 
 def test_what_is_held_out_is_what_training_holds_out(place, made):
@@ -268,7 +270,7 @@ def read_all(folder: Path) -> None:
     for split in SPLITS:
         documents = getattr(corpus, split)
         for i in range(len(documents)):
-            documents.sentences(i)
+            documents.by_sentence(i)
         for shard in documents.opened.values():  # padding, too
             shard.pages.check(0, shard.pages.buffer.size)
 
@@ -325,7 +327,8 @@ def test_a_shard_that_lies_is_a_line(made, tmp_path, offsets):
     shutil.copytree(made["files"], folder)
     right, wrong = (np.array(x, np.int32).tobytes() for x in ([0, 1, 4], offsets))
     lists = [ragged(x, np.uint16) for x in ([[1], [2, 3, 4]], [[1], [3]], [[], []])]
-    data = bytes(encode(Tokens(lists[0], ragged([[1], [3]], np.uint32), lists[2])))
+    sizes = np.array([7, 7], np.uint32)
+    data = bytes(encode(Tokens(lists[0], ragged([[1], [3]], np.uint32), lists[2], sizes)))
     assert data.count(right) == 1
     data = pa.py_buffer(data.replace(right, wrong))
     sums = checksums(data).tobytes()
