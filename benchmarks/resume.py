@@ -15,12 +15,14 @@ from statistics import median
 from common import SHORT, report
 
 import datasets
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
 
 from annotated_mpnet.configuration import PretrainConfig
 from annotated_mpnet.data import Batches, load_data
+from annotated_mpnet.order import Block
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import demo_tokenizer, embedded_corpus
 
