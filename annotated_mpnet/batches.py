@@ -146,7 +146,7 @@ class _Placed(Updates):
         return about | ({"files": identity(files)} if files else {})
 
     @property
-    def place(self) -> tuple[int, int, int, int]: # epoch, start of the block, chunk, update
+    def place(self) -> tuple[int, ...]: # epoch, start of the block, chunk, update
         "Where the last update stands: places of all ranks are sorted as the updates come."
         at = self.position
         start = at["block"]["row"] if isinstance(at["block"], dict) else at["block"] or 0
@@ -229,7 +229,7 @@ class Batches(_Placed):
             yield micro
 
     def wait(self,
-             place: tuple[int, int, int, int], # of an update
+             place: tuple[int, ...], # of an update
             ) -> None:
         "This update has nothing for this rank: what was given last is for later, and comes again."
         given = self.position if self.place[:3] == place[:3] else self._before

@@ -23,7 +23,7 @@ logger = logging.getLogger("annotated_mpnet")
 # %% ../nbs/07g_chunks.ipynb #07g-007
 CHUNK = 10_240 # documents that are dealt to lanes together, at most, or a little more
 LANES = 64   # at most
-EACH = 8     # samples of an update that a lane gives, at least
+EACH = 16    # samples of an update that a lane gives, at least
 AT_ONCE = 1000 # texts that are handed to the tokenizer at once
 MUCH = 0.05  # share of the text that is cut off from which on it is reported
 

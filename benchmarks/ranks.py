@@ -61,9 +61,9 @@ def open_source(folder: Path, kind: str):
     return load_data(config)[0]
 
 
-def rank_of(ranks: int, rank: int, source, packing: bool, collator) -> Batches:
-    "A rank's batches: micro-batches of 32, or smaller ones where there are very many ranks."
-    mine = GLOBAL // ranks
+def rank_of(ranks: int, rank: int, source, packing: bool, collator, samples=GLOBAL) -> Batches:
+    "A rank's batches: micro-batches of 32, or smaller ones where an update has few for a rank."
+    mine = samples // ranks
     size = min(32, mine)
     return Batches(source, demo_tokenizer(), collator, size, LENGTH, update_freq=mine // size,
                    packing=packing, rank=rank, world_size=ranks)
@@ -88,7 +88,7 @@ def updates_of(packing: bool, ranks: int) -> dict[tuple, list]: # by place
     found: dict[tuple, list] = {}
     for rank in range(ranks):
         source = Shuffled(documents()[:GLOBAL], block=GLOBAL)
-        batches = rank_of(ranks, rank, source, packing, lambda samples: samples)
+        batches = rank_of(ranks, rank, source, packing, lambda samples: samples, GLOBAL // 4)
         for block in source.blocks(0):
             for chunk in batches.chunks(len(block.numbers)):
                 for place, micro in batches.updates(0, block, chunk):
