@@ -81,19 +81,10 @@ class FromIds:
         rows = [np.concatenate((self.before, ids, self.behind)) for ids in kept]
         return rows, Cut(there, there - sum(map(len, kept)))
 
-    def sentences(self,
-                  numbers: Sequence[int], # of documents
-                 ) -> Iterator[list[list[int]]]: # the ids of each one's sentences, to be packed
-        "Without special tokens."
-        for i in numbers:
-            ids, ends = self.corpus.by_sentence(i)
-            parts = np.split(ids, ends[:-1].tolist()) if len(ends) else []
-            yield [part.tolist() for part in parts]
-
     def packed(self,
                numbers: Sequence[int], # of documents
                max_tokens: int,        # longest row
-              ) -> Iterator[tuple[int, np.ndarray]]: # the document that a row begins in, and its ids
+              ) -> Iterator[tuple[int, np.ndarray]]: # the document that it begins in; a row
         "The rows of `pack`, of which only the lengths of sentences are counted one by one."
         start, end = self.ends
         parts, length, first = [start], 1, 0

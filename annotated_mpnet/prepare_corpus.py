@@ -215,7 +215,8 @@ def card_of(manifests: list["Manifest"], # of all parts
         *(f"- {name} {version}" for name, version in first.versions.items()), "",
         "Training documents by their tokens:", "", "```", *drawn(lengths), "```", "",
         "The files `*.arrow` are Arrow IPC files with the columns `input_ids`, `sentence_ends`, "
-        "`sentence_ids` and `text_size`: `pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()`.", ""])
+        "`sentence_ids` and `text_size`: "
+        "`pyarrow.ipc.open_file(pyarrow.memory_map(path)).read_all()`.", ""])
 
 # %% ../nbs/13c_the_command_prepare_corpus.ipynb #13c-018
 GO_ON = "what is finished stays, and the same command goes on with it"

@@ -184,6 +184,10 @@ class Prepared(Sequence):
         self.tokens = sum(shard.tokens for shards in self.shards for shard in shards)
         self.name = f"{self.length:,} prepared documents of {self.tokens:,} tokens"
 
+    @property
+    def sizes(self) -> "Sizes": # sizes[numbers]: of the texts of these documents
+        return Sizes(self)
+
     def __len__(self) -> int:
         return self.length
 
@@ -197,7 +201,7 @@ class Prepared(Sequence):
                       sum(shard.size for shard in shards), digest=manifest.checksum)
                 for manifest, shards in zip(self.manifests, self.shards)]
 
-    def _open(self, part: int, number: int) -> OpenShard: # numbers of a part and a shard, from 0
+    def open_shard(self, part: int, number: int) -> OpenShard: # numbers of a part and a shard, from 0
         "A shard, as it was written."
         if (part, number) not in self.opened:
             manifest, facts = self.manifests[part], self.shards[part][number]
@@ -210,7 +214,7 @@ class Prepared(Sequence):
             raise IndexError(i)
         i, part = divmod(int(i), len(self.first))
         number = bisect_right(self.first[part], i) - 1
-        return self._open(part, number), i - self.first[part][number]
+        return self.open_shard(part, number), i - self.first[part][number]
 
     def __getitem__(self, i: int) -> np.ndarray: # a document -> (tokens,), not to be changed
         shard, i = self._find(i)
@@ -221,32 +225,27 @@ class Prepared(Sequence):
         shard, i = self._find(i)
         return shard.by_sentence(i)
 
-    @property
-    def sizes(self) -> "Sizes": # sizes[numbers]: of the texts of these documents
-        return Sizes(self)
+# %% ../nbs/02i_a_prepared_corpus.ipynb #02i-020s
+class Sizes(NamedTuple):
+    "How long the texts of documents were, looked up like an array's entries."
+    documents: Prepared
 
-    def sizes_of(self, numbers: Sequence[int]) -> np.ndarray: # of documents -> (documents,)
-        "How long many texts were, in bytes or characters; their ids are not read."
-        index, part = np.divmod(np.asarray(numbers, dtype=np.int64), len(self.first))
+    def __getitem__(self,
+                    numbers: Sequence[int], # of documents
+                   ) -> np.ndarray: # (documents,) bytes or characters; their ids are not read
+        split = self.documents
+        index, part = np.divmod(np.asarray(numbers, dtype=np.int64), len(split.first))
         found = np.zeros(len(index), dtype=np.int64)
-        for p, first in enumerate(self.first):
+        for p, first in enumerate(split.first):
             mine = np.flatnonzero(part == p)
             shard = np.searchsorted(first, index[mine], side="right") - 1
             order = np.argsort(shard, kind="stable")
             groups = np.flatnonzero(np.diff(shard[order], prepend=-1))
             for some in np.split(order, groups[1:]) if len(order) else []:
                 number = int(shard[some[0]])
-                local = index[mine[some]] - first[number]
-                found[mine[some]] = self._open(p, number).tokens.sizes[local]
+                sizes = split.open_shard(p, number).tokens.sizes
+                found[mine[some]] = sizes[index[mine[some]] - first[number]]
         return found
-
-
-class Sizes(NamedTuple):
-    "The sizes of documents, looked up like an array's entries."
-    documents: Prepared
-
-    def __getitem__(self, numbers) -> np.ndarray:
-        return self.documents.sizes_of(numbers)
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-021
 def open_shard(folder: Path,      # of its part

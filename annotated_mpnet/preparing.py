@@ -248,11 +248,8 @@ def _skipped(source, # of the training texts, read to its end
     return found
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-023
-Tell = Callable[[str, int, int], None] # is told the split, and the documents and tokens done
-
-
-class Preparation:
-    "One part of a corpus, from where it is to its end."
+class _Written:
+    "A part, as far as it is on the disk."
     def __init__(self,
                  folder: Path,       # of the part
                  manifest: Manifest, # of `begin_part`
@@ -263,39 +260,7 @@ class Preparation:
         self.folder, self.manifest, self.tokenizer = folder, manifest, tokenizer
         self.workers, self.shard = workers, shard
 
-    def run(self,
-            sources: dict[str, Any], # split -> documents, as `own_works` takes them
-            tell: Tell = lambda *_: None,
-           ) -> Manifest: # finished
-        "Write what is missing."
-        for split in ORDER:
-            position = self.manifest.position
-            if position is not None and position["split"] == split:
-                self._write_split(split, sources, tell)
-        return self.manifest
-
-    def _write_split(self, split: str, sources: dict[str, Any], tell: Tell) -> None:
-        assert self.manifest.position is not None
-        shelf, source = Shelf(self.shard), sources[split]
-        done = sum(facts.documents for facts in self.manifest.shards(split))
-        made = [done, sum(facts.tokens for facts in self.manifest.shards(split))]
-        place = {name: self.manifest.position[name] for name in ("start", "before")}
-        works = own_works(source, place, self.manifest.part, self.manifest.parts)
-        documents = place["before"]
-        for work, tokens in tokenized(works, self.tokenizer, self.manifest.dtype, self.workers):
-            place, documents = work.place, work.after
-            tokens = tokens.part(min(max(0, done - work.first), tokens.documents),
-                                 tokens.documents)
-            made = [made[0] + tokens.documents, made[1] + len(tokens.ids.values)]
-            for full in shelf.add(tokens):
-                self._write_shard(split, full, place)
-            tell(split, *made)
-        for last in shelf.rest():
-            self._write_shard(split, last, place)
-        held = sum(len(sources[name].texts) for name in ORDER[:-1])
-        self._end_split(split, {} if split != ORDER[-1] else _skipped(source, held, documents))
-
-    def _write_shard(self, split: str, tokens: Tokens, place: dict) -> None:
+    def write_shard(self, split: str, tokens: Tokens, place: dict) -> None: # where to read on
         "The files of a shard, then its name."
         shards = self.manifest.shards(split)
         facts, files = shard_files(tokens, shard_name(split, len(shards)))
@@ -306,13 +271,54 @@ class Preparation:
             changes |= _counted(self.manifest, tokens, self.tokenizer.unk_token_id)
         self._write(changes)
 
-    def _write(self, changes: dict[str, Any]) -> None:
-        self.manifest = self.manifest._replace(**changes)
-        write_file(self.folder / MANIFEST, to_json(self.manifest))
-
-    def _end_split(self, split: str, skipped: dict[str, int]) -> None:
+    def end_split(self, split: str, skipped: dict[str, int]) -> None: # skipped: of its texts
+        "Go on with the next one, or finish."
         position = None
         if split != ORDER[-1]:
             after = ORDER[ORDER.index(split) + 1]
             position = {"split": after, "start": None, "before": 0}
         self._write({"position": position, "counts": self.manifest.counts | skipped})
+
+    def _write(self, changes: dict[str, Any]) -> None: # fields of the manifest
+        self.manifest = self.manifest._replace(**changes)
+        write_file(self.folder / MANIFEST, to_json(self.manifest))
+
+# %% ../nbs/13b_preparing_a_corpus.ipynb #13b-023b
+Tell = Callable[[str, int, int], None] # is told the split, and the documents and tokens done
+
+
+class Preparation(_Written):
+    "One part of a corpus, from where it is to its end."
+    def run(self,
+            sources: dict[str, Any], # split -> documents, as `own_works` takes them
+            tell: Tell = lambda *_: None,
+           ) -> Manifest: # finished
+        "Write what is missing."
+        for split in ORDER:
+            position = self.manifest.position
+            if position is not None and position["split"] == split:
+                documents = self._write_split(split, sources[split], position, tell)
+                held = sum(len(sources[name].texts) for name in ORDER[:-1])
+                last = split == ORDER[-1]
+                self.end_split(split, _skipped(sources[split], held, documents) if last else {})
+        return self.manifest
+
+    def _write_split(self, split: str, source, position: dict, tell: Tell) -> int:
+        "The shards that are missing; how many documents all parts have."
+        there, shelf = self.manifest.shards(split), Shelf(self.shard)
+        done = sum(facts.documents for facts in there)
+        made = [done, sum(facts.tokens for facts in there)]
+        place = {name: position[name] for name in ("start", "before")}
+        works = own_works(source, place, self.manifest.part, self.manifest.parts)
+        documents = place["before"]
+        for work, tokens in tokenized(works, self.tokenizer, self.manifest.dtype, self.workers):
+            place, documents = work.place, work.after
+            tokens = tokens.part(min(max(0, done - work.first), tokens.documents),
+                                 tokens.documents)
+            made = [made[0] + tokens.documents, made[1] + len(tokens.ids.values)]
+            for full in shelf.add(tokens):
+                self.write_shard(split, full, place)
+            tell(split, *made)
+        for last in shelf.rest():
+            self.write_shard(split, last, place)
+        return documents
