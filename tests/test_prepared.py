@@ -6,8 +6,11 @@ import random
 import shutil
 import signal
 import time
+from contextlib import closing
 from functools import cache
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +38,8 @@ from annotated_mpnet.shards import Tokens, checksums, encode, ragged
 from annotated_mpnet.wordpiece import wrap_vocabulary
 
 N, HELD, SHARD = 120, 6, 400  # documents; held out, twice; ids in a shard
-KILLS, FLIPS = (int(os.environ.get(name, n)) for name, n in (("KILLS", 6), ("FLIPS", 50)))
+KILLS, FLIPS, STOPS = (  # how often; more of each: KILLS=50 FLIPS=500 STOPS=30 pytest ...
+    int(os.environ.get(name, n)) for name, n in (("KILLS", 6), ("FLIPS", 50), ("STOPS", 8)))
 WORDS = "the task is sentence classification it returns a value of no kind".split()
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 some = settings(deadline=None, derandomize=True, max_examples=60)
@@ -391,6 +395,41 @@ def test_rows_are_those_of_the_texts(place, made, kind, packing, length):
     expected = rows_of(make_batches(plain, source, tokenizer(), True))
     found = rows_of(make_batches(ids, load_data(ids)[0], tokenizer(), True))
     assert found == expected and found
+
+
+def batches_of(place, folder, packing: bool, rank: int, size: int, workers: int):
+    "Batches of the files, or of the corpus that was made of them."
+    words = ["--max-tokens", "24", "--batch-size", "3", "--update-freq", "1", "--buffer-size", "30",
+             "--num-workers", str(workers), *["--packing"] * packing]
+    given = ["--dataset-name", str(folder)] if folder else [
+        "--train-dir", str(place / "files"), "--valid-file", str(place / "valid.txt"),
+        "--test-file", str(place / "test.txt")]
+    config = check(parse_args([*words, *given]))
+    ranks = SimpleNamespace(rank=rank, size=size)
+    return make_batches(config, load_data(config, 3 * size)[0], tokenizer(), True, ranks)
+
+
+def taken(batches, n: int) -> list: # updates, as what can be compared
+    with closing(iter(batches)) as updates:
+        return [[{name: np.asarray(x).tolist() for name, x in batch.items()} for batch in update]
+                for update in islice(updates, n)]
+
+
+def test_batches_are_those_of_the_texts_wherever_a_run_is_stopped(place, made):
+    rng, known = random.Random(0), {}
+    for n in range(STOPS):
+        packing, size, workers = n % 2 > 0, 1 + n % 4, (0, 1, 3)[n % 3]
+        many, rank = 60 // size, rng.randrange(size)
+        case = (packing, rank, size)
+        if case not in known:
+            known[case] = taken(batches_of(place, None, *case, 0), many)
+        stop = rng.randrange(many)
+        batches = batches_of(place, made["files"], *case, workers)
+        assert taken(batches, stop) == known[case][:stop]
+        resumed = batches_of(place, made["files"], *case, (1, 0)[n % 2])
+        assert resumed.load_state_dict(batches.state_dict()) == []
+        rest = min(6, many - stop)
+        assert taken(resumed, rest) == known[case][stop:stop + rest]
 
 
 def test_what_was_decided_is_refused(made):
