@@ -1,10 +1,12 @@
 """What the benchmarks share: machine, medians over alternating repeats, texts, tables."""
+import contextlib
+import io
 import os
 import platform
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -81,3 +83,35 @@ def long_documents() -> list[str]: # 100 to 500 words each, about 300 on average
             documents.append(" ".join(passages))
             passages, wanted = [], rng.randint(100, 480)
     return documents
+
+
+def prepare(folder: Path,         # empty; gets texts and corpus
+            texts: Iterable[str], # one line each
+           ) -> Path: # of the corpus
+    "Texts, prepared by the command."
+    from annotated_mpnet.prepare_corpus import main
+    from annotated_mpnet.tokenization import demo_tokenizer
+    (folder / "files").mkdir(parents=True)
+    with (folder / "files" / "train.txt").open("w") as file:
+        file.writelines(text + "\n" for text in texts)
+    (folder / "held.txt").write_text("\n".join(long_documents()[:2]))
+    demo_tokenizer().save_pretrained(folder / "tokenizer")
+    words = {"--train-dir": "files", "--valid-file": "held.txt", "--test-file": "held.txt",
+             "--tokenizer-name": "tokenizer", "--output": "corpus"}
+    argv = [word for name, at in words.items() for word in (name, str(folder / at))]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(argv) == 0
+    return folder / "corpus"
+
+
+def open_prepared(folder: Path, # of `prepare`
+                  block: int,   # documents in a block
+                 ): # as the trainer reads it
+    "The training documents of a corpus."
+    from annotated_mpnet.data import FromIds, Numbered
+    from annotated_mpnet.prepared import open_corpus
+    from annotated_mpnet.tokenization import demo_tokenizer
+    corpus = open_corpus(folder).train
+    source = Numbered(corpus, block=block)
+    source.encoding = FromIds(corpus, demo_tokenizer())
+    return source

@@ -2,8 +2,8 @@
 
     python benchmarks/pipeline.py [--short]
 
-Documents of about 300 words, at most 512 tokens, from files and from a stream of 4 Parquet files. A
-token counts once (without mask copies, without padding). The loader's time begins before its
+Documents of about 300 words, at most 512 tokens, from files, from a stream of 4 Parquet files and
+from a prepared corpus. A token counts once (without mask copies, without padding). The loader's time begins before its
 workers are started and ends with the epoch.
 """
 import tempfile
@@ -12,7 +12,7 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import median
 
-from common import SHORT, long_documents, medians, report
+from common import SHORT, long_documents, medians, open_prepared, prepare, report
 
 import datasets
 import pyarrow
@@ -30,7 +30,7 @@ DOCUMENTS, LENGTH, BLOCK = 4096 if SHORT else 8192, 512, 10240
 
 
 def write(folder: Path) -> None:
-    "The same documents as a text file and as four Parquet files."
+    "The same documents as a text file, as four Parquet files, and prepared."
     texts = [f"{i} {text}" for i, text in enumerate(islice(cycle(long_documents()), DOCUMENTS))]
     for name in ("files", "stream"):
         (folder / name).mkdir()
@@ -38,19 +38,22 @@ def write(folder: Path) -> None:
     for i in range(4):
         part, file = pyarrow.table({"text": texts[i::4]}), folder / "stream" / f"{i}.parquet"
         pyarrow.parquet.write_table(part, file, row_group_size=1000)
+    prepare(folder / "prepared", texts)
 
 
 def open_source(folder: Path, kind: str):
     "The documents, as the trainer reads them."
     if kind == "files":
         return Shuffled(LineFiles([folder / "files" / "train.txt"]), block=BLOCK)
+    if kind == "prepared":
+        return open_prepared(folder / "prepared" / "corpus", BLOCK)
     config = PretrainConfig(dataset_name=str(folder / "stream"), buffer_size=BLOCK,
                             eval_samples=1, min_text_length=0)
     return load_data(config)[0]
 
 
 def one_epoch(folder: Path,
-              kind: str, # of source: files or stream
+              kind: str, # of source: files, stream or prepared
               batch_size: int,
               packing: bool,
               workers: int,
@@ -93,9 +96,10 @@ def main():
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     plain = tokenizing()
-    cases = list(product(("files", "stream"), (16, 128), (False, True)))
+    cases = list(product(("files", "stream", "prepared"), (16, 128), (False, True)))
     if SHORT:
-        cases = [("files", 16, False), ("files", 16, True), ("stream", 16, False)]
+        cases = [("files", 16, False), ("files", 16, True), ("stream", 16, False),
+                 ("prepared", 16, False), ("prepared", 16, True)]
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
         found = {(*case, workers): [] for case in cases for workers in (0, 2)}

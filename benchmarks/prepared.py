@@ -5,8 +5,6 @@
 Documents of about 300 words. CPU seconds of this process alone, each way in turns. A token counts
 once, without mask copies and padding.
 """
-import contextlib
-import io
 import resource
 import subprocess
 import sys
@@ -17,14 +15,13 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
-from common import SHORT, long_documents, report
+from common import SHORT, long_documents, open_prepared, prepare, report
 
 import numpy as np
 import torch
 
-from annotated_mpnet.data import Batches, FromIds, Numbered, Shuffled
+from annotated_mpnet.data import Batches, Shuffled
 from annotated_mpnet.permutation import MaskedPermutedCollator
-from annotated_mpnet.prepare_corpus import main as prepare_corpus
 from annotated_mpnet.prepared import open_corpus
 from annotated_mpnet.tokenization import demo_tokenizer
 
@@ -44,21 +41,6 @@ def cpu(calls: dict[str, Callable[[], object]]) -> dict[str, float]: # median CP
 def texts(n: int): # made of the same documents, each with a number
     documents = long_documents()
     return (f"{i} {documents[i % len(documents)]}" for i in range(n))
-
-
-def prepare(folder: Path, n: int, workers: int = 0) -> Path: # of the corpus
-    "A corpus of n documents, from a file."
-    (folder / "files").mkdir()
-    with (folder / "files" / "train.txt").open("w") as file:
-        file.writelines(text + "\n" for text in texts(n))
-    (folder / "held.txt").write_text("\n".join(texts(10)))
-    demo_tokenizer().save_pretrained(folder / "tokenizer")
-    words = {"--train-dir": "files", "--valid-file": "held.txt", "--test-file": "held.txt",
-             "--tokenizer-name": "tokenizer", "--output": "corpus"}
-    argv = [word for name, at in words.items() for word in (name, str(folder / at))]
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert prepare_corpus([*argv, "--num-workers", str(workers)]) == 0
-    return folder / "corpus"
 
 
 def access(folder: Path) -> None:
@@ -89,9 +71,8 @@ def loader(folder: Path) -> None:
     "Batches of an epoch, from text and from ids, and the collator alone."
     tokenizer = demo_tokenizer()
     collator = MaskedPermutedCollator(tokenizer)
-    corpus = open_corpus(folder).train
-    numbered, n = Numbered(corpus, block=10_240), min(len(corpus), 4096)
-    numbered.encoding = FromIds(corpus, tokenizer)
+    numbered = open_prepared(folder, 10_240)
+    corpus, n = numbered.texts, min(len(numbered.texts), 4096)
     raw = Shuffled(list(texts(n)), block=10_240)
     tokens: dict[str, int] = {}
 
@@ -108,8 +89,8 @@ def loader(folder: Path) -> None:
     numbers = list(range(n))
     ids, _ = numbered.encoding.cut(sorted(numbers, key=lambda i: len(corpus[i])), LENGTH)
     cut = [{"input_ids": x, "sample_id": i, "cycle": 0} for i, x in enumerate(ids)]
-    batches = Batches(numbered, tokenizer, collator, BATCH, LENGTH, packing=True)
-    packed = batches._packed(0, numbers, numbers)
+    packed = [{"input_ids": x, "sample_id": i, "cycle": 0}
+              for i, (_, x) in enumerate(numbered.encoding.packed(numbers, LENGTH))]
     many = n // BATCH // 2
     calls = {}
     for packing, how in ((False, "cut"), (True, "packed")):
@@ -129,7 +110,7 @@ def loader(folder: Path) -> None:
 
 def child(folder: str, n: int) -> None:
     "Prepare n documents and read all of them; print what it took."
-    corpus = open_corpus(prepare(Path(folder), n)).train
+    corpus = open_corpus(prepare(Path(folder), texts(n))).train
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     begun = time.process_time()
     for i in range(len(corpus)):
@@ -160,7 +141,7 @@ def main():
     "All of it."
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        folder = prepare(Path(place), DOCUMENTS)
+        folder = prepare(Path(place), texts(DOCUMENTS))
         access(folder)
         loader(folder)
     memory()

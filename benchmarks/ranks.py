@@ -2,8 +2,8 @@
 
     python benchmarks/ranks.py [--short]
 
-Documents of about 300 words, at most 512 tokens, from a list, from a text file and from a stream of
-4 Parquet files; each is cut, or all are packed. An update has 4,096 samples, whatever the number of
+Documents of about 300 words, at most 512 tokens, from a list, from a text file, from a stream of 4
+Parquet files and from a prepared corpus; each is cut, or all are packed. An update has 4,096 samples, whatever the number of
 ranks. A rank's own tokens (without mask copies, without padding) are divided by the CPU seconds
 that its process took for them: to find out which are its own, to read, tokenize, sort, mask and
 collate them. Opening a source doesn't count. Before that, the ranks' shares of each update are put
@@ -15,7 +15,7 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import median
 
-from common import SHORT, long_documents, report
+from common import SHORT, long_documents, open_prepared, prepare, report
 
 import datasets
 import numpy as np
@@ -32,7 +32,7 @@ from annotated_mpnet.tokenization import demo_tokenizer
 GLOBAL, LENGTH = 4096, 512
 DOCUMENTS = GLOBAL if SHORT else 3 * GLOBAL
 RANKS = (1, 8, 64) if SHORT else (1, 8, 64, 512)
-SOURCES = ("list", "file", "stream")
+SOURCES = ("list", "file", "stream", "prepared")
 
 
 def documents() -> list[str]: # each of them another one
@@ -40,7 +40,7 @@ def documents() -> list[str]: # each of them another one
 
 
 def write(folder: Path) -> None:
-    "The same documents as a text file and as four Parquet files."
+    "The same documents as a text file, as four Parquet files, and prepared."
     texts = documents()
     for name in ("file", "stream"):
         (folder / name).mkdir()
@@ -48,6 +48,7 @@ def write(folder: Path) -> None:
     for i in range(4):
         part, file = pyarrow.table({"text": texts[i::4]}), folder / "stream" / f"{i}.parquet"
         pyarrow.parquet.write_table(part, file, row_group_size=1000)
+    prepare(folder / "prepared", texts)
 
 
 def open_source(folder: Path, kind: str):
@@ -56,6 +57,8 @@ def open_source(folder: Path, kind: str):
         return Shuffled(documents(), block=3 * GLOBAL)
     if kind == "file":
         return Shuffled(LineFiles([folder / "file" / "train.txt"]), block=3 * GLOBAL)
+    if kind == "prepared":
+        return open_prepared(folder / "prepared" / "corpus", 3 * GLOBAL)
     config = PretrainConfig(dataset_name=str(folder / "stream"), buffer_size=3 * GLOBAL,
                             eval_samples=1, min_text_length=0)
     return load_data(config)[0]
