@@ -50,6 +50,25 @@ def load_data(config: PretrainConfig, # checked
     train, valid, test = open_folder(config) if config.train_dir else split_corpus()
     return Shuffled(train, config.seed, block), valid, test
 
+# %% ../nbs/07i_data.ipynb #07i-008qa
+def _pieces(ends: list[int], # of sentences, counted in tokens
+            longest: int,    # tokens of a piece
+           ) -> Iterator[int]: # where each piece of a sentence ends, and each sentence
+    last = 0
+    for end in ends:
+        while end - last > longest:
+            last += longest
+            yield last
+        if end > last:
+            yield end
+        last = end
+
+
+def _row(parts: list[np.ndarray], end: np.ndarray) -> np.ndarray:
+    "A row with its end token, where that isn't its last one."
+    row = np.concatenate(parts)
+    return row if row[-1] == end[0] else np.concatenate([row, end])
+
 # %% ../nbs/07i_data.ipynb #07i-008q
 class FromIds:
     "How documents of a prepared corpus become rows: they are ids already."
@@ -107,26 +126,6 @@ class FromIds:
                 parts, length = [start], 1
         if length > 1:
             yield first, np.concatenate(parts)
-
-
-def _pieces(ends: list[int], # of sentences, counted in tokens
-            longest: int,    # tokens of a piece
-           ) -> Iterator[int]: # where each piece of a sentence ends, and each sentence
-    last = 0
-    for end in ends:
-        while end - last > longest:
-            last += longest
-            yield last
-        if end > last:
-            yield end
-        last = end
-
-
-def _row(parts: list[np.ndarray], end: np.ndarray) -> np.ndarray:
-    "A row with its end token, where that isn't its last one."
-    row = np.concatenate(parts)
-    return row if row[-1] == end[0] else np.concatenate([row, end])
-
 
 # %% ../nbs/07i_data.ipynb #07i-010
 def make_batches(config: PretrainConfig, # checked

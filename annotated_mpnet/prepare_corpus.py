@@ -247,7 +247,7 @@ def _signals_end_it() -> Iterator[None]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
-
+# %% ../nbs/13c_the_command_prepare_corpus.ipynb #13c-018b
 def prepare_part(config: PretrainConfig, # checked
                  output: Path, # folder of the corpus
                  part: int,

@@ -201,8 +201,8 @@ class Prepared(Sequence):
                       sum(shard.size for shard in shards), digest=manifest.checksum)
                 for manifest, shards in zip(self.manifests, self.shards)]
 
-    def open_shard(self, part: int, number: int) -> OpenShard: # numbers of a part and a shard, from 0
-        "A shard, as it was written."
+    def open_shard(self, part: int, number: int) -> OpenShard:
+        "A shard of a part, as it was written; both numbers begin at 0."
         if (part, number) not in self.opened:
             manifest, facts = self.manifests[part], self.shards[part][number]
             folder = self.folder / part_name(manifest.part, manifest.parts)

@@ -205,10 +205,12 @@ class OpenShard:
             if file.schema != _schema(dtype) or file.num_record_batches != 1:
                 raise damaged(path, "it is no shard of a corpus")
             batch = file.get_batch(0)
-        except (pa.ArrowException, OSError) as error:
+            self.columns = [_column(array, pages) for array in batch.columns[:3]]
+            sizes, begin = _buffer(batch.column(3), pages, np.dtype(np.uint32))
+        except StreamLost:
+            raise
+        except Exception as error:  # whatever a forged one makes Arrow raise
             raise damaged(path, " ".join(str(error).split())[:200]) from error
-        self.columns = [_column(array, pages) for array in batch.columns[:3]]
-        sizes, begin = _buffer(batch.column(3), pages, np.dtype(np.uint32))
         pages.check(begin, begin + sizes.nbytes)
         ids, ends, apart = (column.lists for column in self.columns)
         self.tokens = Tokens(ids, ends, apart, sizes)

@@ -3,8 +3,8 @@
     python benchmarks/pipeline.py [--short]
 
 Documents of about 300 words, at most 512 tokens, from files, from a stream of 4 Parquet files and
-from a prepared corpus. A token counts once (without mask copies, without padding). The loader's time begins before its
-workers are started and ends with the epoch.
+from a prepared corpus. A token counts once (without mask copies, without padding). The loader's
+time begins before its workers are started and ends with the epoch.
 """
 import tempfile
 import time

@@ -3,11 +3,11 @@
     python benchmarks/ranks.py [--short]
 
 Documents of about 300 words, at most 512 tokens, from a list, from a text file, from a stream of 4
-Parquet files and from a prepared corpus; each is cut, or all are packed. An update has 4,096 samples, whatever the number of
-ranks. A rank's own tokens (without mask copies, without padding) are divided by the CPU seconds
-that its process took for them: to find out which are its own, to read, tokenize, sort, mask and
-collate them. Opening a source doesn't count. Before that, the ranks' shares of each update are put
-together, and must be what one rank alone has.
+Parquet files and from a prepared corpus; each is cut, or all are packed. An update has 4,096
+samples, whatever the number of ranks. A rank's own tokens (without mask copies, without padding)
+are divided by the CPU seconds that its process took for them: to find out which are its own, to
+read, tokenize, sort, mask and collate them. Opening a source doesn't count. Before that, the ranks'
+shares of each update are put together, and must be what one rank alone has.
 """
 import tempfile
 import time
