@@ -81,12 +81,14 @@ def read_arguments(argv: list[str], # the words of the command line
 
 # %% ../nbs/13c_the_command_prepare_corpus.ipynb #13c-010
 def sources_of(config: PretrainConfig, # checked
+               output: Path,           # where it is written: no text is read from there
               ) -> dict[str, Any]:     # split -> documents in order
     "The texts of a run, to be read once, in order."
     from annotated_mpnet.data import load_data
     from annotated_mpnet.order import Shuffled
     from annotated_mpnet.preparing import BLOCK
-    train, valid, test = load_data(replace(config, buffer_size=BLOCK))
+    train, valid, test = load_data(
+        replace(config, buffer_size=BLOCK, checkpoint_dir=str(output)))
     in_order = partial(Shuffled, shuffle=False, block=BLOCK)
     if isinstance(train, Shuffled):
         train = in_order(train.texts)
@@ -254,13 +256,14 @@ def prepare_part(config: PretrainConfig, # checked
                  parts: int,
                 ) -> None:
     "Make a part, or what is missing of it."
+    from annotated_mpnet.broken import Report
     from annotated_mpnet.prepared import part_name
     from annotated_mpnet.preparing import Preparation, begin_part
     from annotated_mpnet.run_folder import locked
     from annotated_mpnet.tokenization import load_tokenizer
     tokenizer = load_tokenizer(config.tokenizer_name, config.max_tokens)
     tokenizer.model_max_length = int(1e30)  # documents are kept whole
-    sources = sources_of(config)
+    sources = sources_of(config, output)
     folder = output / part_name(part, parts)
     totals = {split: total and len(range(part - 1, total, parts))
               for split, source in sources.items() for total in [documents_in(source)]}
@@ -272,6 +275,10 @@ def prepare_part(config: PretrainConfig, # checked
             Preparation(folder, manifest, tokenizer, config.num_workers).run(sources, bar)
         finally:
             bar.stop()
+    if unread := sources["train"].unread:
+        Report()(unread)
+    if others := sources["train"].others:
+        logging.getLogger("annotated_mpnet").info("what is not read: %s", others)
 
 
 def _finish(output: Path) -> None: # folder of the corpus

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from annotated_mpnet import prepare_corpus
+from annotated_mpnet import prepare_corpus, preparing
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.configuration import PretrainConfig, UserError
 from annotated_mpnet.data import fixed, load_data, make_batches
@@ -35,6 +35,7 @@ from annotated_mpnet.preparing import Preparation, Shelf, begin_part, begins_ane
 from annotated_mpnet.rules import DECIDED, check
 from annotated_mpnet.run_folder import locked
 from annotated_mpnet.shards import Tokens, checksums, encode, ragged
+from annotated_mpnet.trainer import pretrain
 from annotated_mpnet.wordpiece import wrap_vocabulary
 
 N, HELD, SHARD = 120, 6, 400  # documents; held out, twice; ids in a shard
@@ -89,7 +90,7 @@ def config_of(place: Path, kind: str) -> PretrainConfig: # kind: files or stream
 
 def prepare(config: PretrainConfig, folder: Path, part=1, parts=1, workers=0, tell=lambda *_: None):
     "A part, in small shards."
-    sources = sources_of(config)
+    sources = sources_of(config, folder)
     manifest = manifest_of(config, sources, tokenizer(), part, parts)
     here = folder / part_name(part, parts)
     manifest = begin_part(here, tokenizer(), manifest)
@@ -481,3 +482,62 @@ def test_the_command(place, tmp_path, capsys):
         code, out, err = command(capsys, *words, "--part", "1/2")
     assert code == 2 and "in use" in err and "writes into it" in err and err.count("\n") == 1
     assert contents(output) == before
+
+
+def test_a_signal_is_a_line(place, tmp_path, capsys, monkeypatch):
+    def run(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Preparation, "run", run)
+    code, out, err = command(
+        capsys, "--dataset-name", place / "stream", "--eval-samples", "3", "--tokenizer-name",
+        place / "tokenizer", "--output", tmp_path / "corpus")
+    assert code == 143 and err.count("\n") == 1
+    assert "stopped by SIGTERM" in err and "goes on with it" in err
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_lost_process_is_a_line(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "BLOCK", 4)
+
+    def lose(*_):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    config = config_of(place, "files")
+    with pytest.raises(UserError, match="--num-workers 2: a process was lost"):
+        prepare(config, tmp_path / "corpus", workers=2, tell=lose)
+    prepare(config, tmp_path / "corpus")
+    assert len(open_corpus(tmp_path / "corpus").train) == N - 2 * HELD
+
+
+def test_texts_beside_the_corpus_are_not_read(place, tmp_path, capsys):
+    shutil.copytree(place / "files", tmp_path / "files")
+    words = ["--train-dir", tmp_path / "files", "--valid-file", place / "valid.txt",
+             "--test-file", place / "test.txt", "--tokenizer-name", place / "tokenizer",
+             "--output", tmp_path / "files" / "corpus"]
+    (tmp_path / "files" / "corpus").mkdir()
+    (tmp_path / "files" / "corpus" / "old.txt").write_text("a note")
+    for _ in range(2):
+        code, out, err = command(capsys, *words)
+        assert code == 0 and "| train | 108 |" in out
+
+
+def test_a_run_from_it_is_resumed(made, tmp_path):
+    words = ["--dataset-name", str(made["stream"]), "--encoder-layers", "1",
+             "--encoder-embed-dim", "16", "--encoder-ffn-dim", "16", "--encoder-attention-heads",
+             "2", "--max-tokens", "32", "--batch-size", "4", "--update-freq", "1",
+             "--save-optimizer-state", "--buffer-size", "16", "--packing"]
+
+    def run(folder: str, *more: str) -> dict:
+        config = parse_args([*words, "--checkpoint-dir", str(tmp_path / folder), *more])
+        return pretrain(config)
+
+    whole = run("whole", "--total-updates", "12", "--warmup-updates", "2")
+    run("parts", "--total-updates", "12", "--warmup-updates", "2", "--checkpoint-interval", "5")
+    for name in ("best_checkpoint.pt", "final_checkpoint.pt", "checkpoint10.pt"):
+        (tmp_path / "parts" / name).unlink()
+    again = run("parts", "--resume")
+    assert again["test/loss"] == whole["test/loss"]
