@@ -145,13 +145,6 @@ class _Placed(Updates):
         files = self.source.facts
         return about | ({"files": identity(files)} if files else {})
 
-    @property
-    def place(self) -> tuple[int, ...]: # epoch, start of the block, chunk, update
-        "Where the last update stands: places of all ranks are sorted as the updates come."
-        at = self.position
-        start = at["block"]["row"] if isinstance(at["block"], dict) else at["block"] or 0
-        return at["cycle"], start, at["chunk"], at["update"]
-
     def state_dict(self) -> dict: # numbers and words
         return {**self.position, "facts": self.facts()}
 
@@ -176,8 +169,36 @@ class _Placed(Updates):
         found = {"train/cut": cut} if cut >= MUCH else {}
         return found | ({"train/broken": self.unread.share} if self.unread.share else {})
 
+# %% ../nbs/07h_batches.ipynb #07h-turn
+class _InTurn(_Placed):
+    "Updates of which each has its place in the order of all ranks."
+    waits = False # the update that was given last comes again
+    _before: dict # position before it
+
+    @property
+    def place(self) -> tuple[int, ...]: # epoch, start of the block, chunk, update
+        "Where the last update stands: places of all ranks are sorted as the updates come."
+        at = self.position
+        start = at["block"]["row"] if isinstance(at["block"], dict) else at["block"] or 0
+        return at["cycle"], start, at["chunk"], at["update"]
+
+    def _until_done(self, micro: list[dict], after: dict) -> Iterator[list[dict]]:
+        "The micro-batches of an update: again, whenever those of others come first (`wait`)."
+        self.waits = True
+        while self.waits:
+            self._before, self.position, self.waits = self.position, after, False
+            yield micro
+
+    def wait(self,
+             place: tuple[int, ...], # of an update
+            ) -> None:
+        "This update has nothing for this rank: what was given last is for later, and comes again."
+        given = self.position if self.place[:3] == place[:3] else self._before
+        chunk = {name: given[name] for name in ("cycle", "block", "chunk")}
+        self.position, self.waits = self._before | chunk | {"update": place[-1]}, True
+
 # %% ../nbs/07h_batches.ipynb #07h-010
-class Batches(_Placed):
+class Batches(_InTurn):
     "The micro-batches of update after update, from a position on."
     def __init__(self,
                  source,             # Shuffled or Stream
@@ -197,8 +218,7 @@ class Batches(_Placed):
                          packing, rank, world_size)
         self.source, self.num_workers = source, num_workers
         self.encoding = getattr(source, "encoding", None) or self.encoding
-        self.position = self._before = dict(_BEGINNING)
-        self.waits = False  # the update that was given last comes again
+        self.position = dict(_BEGINNING)
         self.unread, self._report = Unread(), Report()
 
     def __iter__(self) -> Generator[list[dict]]: # the micro-batches of this rank for one update
@@ -221,21 +241,6 @@ class Batches(_Placed):
                 else:
                     self.position = after
 
-    def _until_done(self, micro: list[dict], after: dict) -> Iterator[list[dict]]:
-        "The micro-batches of an update: again, whenever those of others come first (`wait`)."
-        self.waits = True
-        while self.waits:
-            self._before, self.position, self.waits = self.position, after, False
-            yield micro
-
-    def wait(self,
-             place: tuple[int, ...], # of an update
-            ) -> None:
-        "This update has nothing for this rank: what was given last is for later, and comes again."
-        given = self.position if self.place[:3] == place[:3] else self._before
-        chunk = {name: given[name] for name in ("cycle", "block", "chunk")}
-        self.position, self.waits = self._before | chunk | {"update": place[-1]}, True
-
     def _hear(self, news: _News) -> dict: # of a chunk -> characters, as in the position
         "Report what became known with a chunk, and add it up."
         before, cut = self.position["characters"], news.cut
@@ -249,7 +254,6 @@ class Batches(_Placed):
 
     def one_epoch(self, epoch: int = 0, aligned: bool = False) -> Iterator[dict | None]:
         "This rank's micro-batches of an epoch; aligned: None where only others have a share."
-        nothing: list[dict | None] = [None] if aligned else []
         for chunk in _chunks_of(self, epoch):
             for _, micro in self.updates(*chunk):
-                yield from micro or nothing
+                yield from micro if micro or not aligned else (None,)

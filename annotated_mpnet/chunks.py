@@ -137,7 +137,33 @@ class Plan:
                 for lane in range(begin // each, -(-(begin + mine) // each))}
 
 # %% ../nbs/07g_chunks.ipynb #07g-updates
-class Updates(Plan):
+class _Lanes(Plan):
+    "What a lane holds: the samples of its documents."
+    def _samples(self, epoch: int, block: Block, lane: np.ndarray) -> list[dict]: # its documents
+        "The samples of one lane, the longest first."
+        documents = lane.tolist()
+        texts = Read(block.texts.__getitem__, documents)
+        numbers = [block.numbers[i] for i in documents]
+        made = self._rows(numbers, texts) if self.packing else self._documents(numbers, texts)
+        samples = [{"input_ids": ids, "sample_id": number, "cycle": epoch} for number, ids in made]
+        return sorted(samples, key=lambda sample: -len(sample["input_ids"]))
+
+    def _documents(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, list[int]]]:
+        "A sample a document."
+        ids, cut = self.encoding.cut(texts, self.max_tokens)
+        self.cut = Cut(self.cut.there + cut.there, self.cut.off + cut.off)
+        return zip(numbers, ids)
+
+    def _rows(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, np.ndarray]]:
+        "A sample a row; the rows that begin in a document are counted. Nothing is cut off."
+        before, turn = None, 0
+        for first, row in self.encoding.packed(texts, self.max_tokens):
+            turn = turn + 1 if first == before else 0
+            before = first
+            yield numbers[first] << 20 | turn, np.array(row, dtype=np.int32)
+
+# %% ../nbs/07g_chunks.ipynb #07g-updates-code
+class Updates(_Lanes):
     "How the documents of a chunk become updates, of which a rank makes its share."
     def updates(self,
                 epoch: int,   # number of the epoch
@@ -171,29 +197,6 @@ class Updates(Plan):
             some = lanes[lane][turn * each:(turn + 1) * each]
             found += some[begin * len(some) // each:end * len(some) // each]
         return _split(found, min(self.update_freq, max(1, len(found))))
-
-    def _samples(self, epoch: int, block: Block, lane: np.ndarray) -> list[dict]: # its documents
-        "The samples of one lane, the longest first."
-        documents = lane.tolist()
-        texts = Read(block.texts.__getitem__, documents)
-        numbers = [block.numbers[i] for i in documents]
-        made = self._rows(numbers, texts) if self.packing else self._documents(numbers, texts)
-        samples = [{"input_ids": ids, "sample_id": number, "cycle": epoch} for number, ids in made]
-        return sorted(samples, key=lambda sample: -len(sample["input_ids"]))
-
-    def _documents(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, list[int]]]:
-        "A sample a document."
-        ids, cut = self.encoding.cut(texts, self.max_tokens)
-        self.cut = Cut(self.cut.there + cut.there, self.cut.off + cut.off)
-        return zip(numbers, ids)
-
-    def _rows(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, np.ndarray]]:
-        "A sample a row; the rows that begin in a document are counted. Nothing is cut off."
-        before, turn = None, 0
-        for first, row in self.encoding.packed(texts, self.max_tokens):
-            turn = turn + 1 if first == before else 0
-            before = first
-            yield numbers[first] << 20 | turn, np.array(row, dtype=np.int32)
 
     def _updates_of(self, rows: int, documents: int) -> int: # of the longest lane; of the block
         "How many updates are made of packed rows; that not even one is full is said once."

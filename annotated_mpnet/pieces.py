@@ -53,7 +53,7 @@ def in_common(error: Exception | None, # of this rank
         found.__cause__ = error
     return found
 
-
+# %% ../nbs/11f_before_and_after.ipynb #11f-fetch
 def of_this_update(rows: torch.Tensor, # (ranks, 4 + n): the place of each rank's next update, more
                    train: Batches,     # of this rank
                   ) -> tuple[torch.Tensor, bool]: # (some ranks, n), whether this one is among them

@@ -140,7 +140,7 @@ def own_works(source,      # of documents: Shuffled without shuffling, or Stream
         yield Work(here, first, before, texts, block.sizes[mine])
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-015
-SHARD = 1 << 25 # ids in a shard, or a little more: 64 MB with two bytes each
+SHARD = 1 << 24 # ids in a shard, or a little more: 32 MB with two bytes each
 
 
 class Shelf:

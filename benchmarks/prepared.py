@@ -106,32 +106,37 @@ def loader(folder: Path) -> None:
 
 
 def child(folder: str, n: int) -> None:
-    "Prepare n documents and read all of them; print what it took."
-    corpus = open_corpus(prepare(Path(folder), texts(n))).train
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    begun = time.process_time()
-    for i in range(len(corpus)):
+    "Prepare n documents; print the peak of what it took."
+    prepare(Path(folder), texts(n))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def reading(folder: str) -> None:
+    "Read all of a corpus in random order; print its tokens, and the memory of this process."
+    corpus = open_corpus(Path(folder, "corpus")).train
+    for i in np.random.default_rng(0).permutation(len(corpus)).tolist():
         corpus[i]
     status = Path("/proc/self/status").read_text().split("\n")
-    own = next(int(line.split()[1]) for line in status if line.startswith("RssAnon")) / 1024
-    print(corpus.tokens, peak, own, time.process_time() - begun)
+    own = next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+    print(corpus.tokens, own / 1024)
 
 
 def memory() -> None:
     "The peak of a preparation, and the memory of a process that has read all of a corpus."
+    def run(call: str) -> list[float]: # what it printed
+        done = subprocess.run([sys.executable, "-c", f"import prepared; prepared.{call}"],
+                              text=True, capture_output=True, check=True,
+                              cwd=Path(__file__).parent)
+        return [float(word) for word in done.stdout.split()]
+
     rows = []
-    for n in (1000, 10_000) if SHORT else (12_000, 120_000):
+    for n in (1000, 10_000) if SHORT else (50_000, 150_000):
         with tempfile.TemporaryDirectory() as folder:
-            begun = time.perf_counter()
-            code = f"import prepared; prepared.child({folder!r}, {n})"
-            done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True,
-                                  check=True, cwd=Path(__file__).parent)
-            tokens, peak, own, _ = map(float, done.stdout.split())
-            seconds = time.perf_counter() - begun
-        rows.append([f"{tokens / 1e6:.1f} million tokens", f"{peak:.0f}", f"{own:.0f}",
-                     f"{seconds:.0f}"])
-    report("Memory of a preparation without workers, and after reading all of the corpus",
-           ["", "peak, MB", "own memory after reading, MB", "seconds in all"], rows)
+            peak, = run(f"child({folder!r}, {n})")
+            tokens, own = run(f"reading({folder!r})")
+        rows.append([f"{tokens / 1e6:.1f} million tokens", f"{peak:.0f}", f"{own:.0f}"])
+    report("Memory of a preparation without workers, and of a process that has read all of it",
+           ["", "peak, MB", "own memory of the reader, MB"], rows)
 
 
 def main():
