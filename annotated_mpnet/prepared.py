@@ -12,6 +12,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -235,16 +236,20 @@ class Sizes(NamedTuple):
                    ) -> np.ndarray: # (documents,) bytes or characters; their ids are not read
         split = self.documents
         index, part = np.divmod(np.asarray(numbers, dtype=np.int64), len(split.first))
+        shard = np.zeros(len(index), dtype=np.int64)
+        for p, first in enumerate(map(np.array, split.first)):
+            mine = part == p
+            which = np.searchsorted(first, index[mine], side="right") - 1
+            shard[mine] = which * len(split.first) + p
+            index[mine] -= first[which]
+        order = np.argsort(shard, kind="stable")
+        shard, index = shard[order], index[order]
+        borders = [*np.flatnonzero(np.diff(shard, prepend=-1)).tolist(), len(shard)]
         found = np.zeros(len(index), dtype=np.int64)
-        for p, first in enumerate(split.first):
-            mine = np.flatnonzero(part == p)
-            shard = np.searchsorted(first, index[mine], side="right") - 1
-            order = np.argsort(shard, kind="stable")
-            groups = np.flatnonzero(np.diff(shard[order], prepend=-1))
-            for some in np.split(order, groups[1:]) if len(order) else []:
-                number = int(shard[some[0]])
-                sizes = split.open_shard(p, number).tokens.sizes
-                found[mine[some]] = sizes[index[mine[some]] - first[number]]
+        for begin, end in pairwise(borders):  # once for each shard
+            number, p = divmod(int(shard[begin]), len(split.first))
+            found[begin:end] = split.open_shard(p, number).tokens.sizes[index[begin:end]]
+        found[order] = found.copy()
         return found
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-021

@@ -110,7 +110,7 @@ def encode(tokens: Tokens) -> pa.Buffer:
     return sink.getvalue()
 
 # %% ../nbs/02h_tokens_written_once.ipynb #02h-017
-PAGE = 1 << 16 # bytes that have one checksum
+PAGE = 1 << 14 # bytes that have one checksum
 
 
 def checksums(data: pa.Buffer, # of a file
