@@ -375,7 +375,7 @@ def test_wheel_says_what_it_needs(wheel):
     assert set(extras) == {"dev", "notebooks", "wandb"}
     always = {project(r) for r in re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)}
     assert always == {project(r) for r in setting("requirements")}
-    assert "pretrain-mpnet" in commands and "convert-to-hf" in commands
+    assert all(name in commands for name in ("pretrain-mpnet", "convert-to-hf", "prepare-corpus"))
 
 
 @pytest.fixture(scope="module")
