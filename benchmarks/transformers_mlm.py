@@ -1,9 +1,10 @@
 """A folder of texts, pretrained on as the users of transformers do: its Trainer, its collator.
 
-    python benchmarks/transformers_mlm.py TEXTS TOKENIZER OUT UPDATES INTERVAL
+    python benchmarks/transformers_mlm.py TEXTS TOKENIZER OUT UPDATES INTERVAL SPREAD
 
 The demo's model as `MPNetForMaskedLM`, its batch and schedule; OUT gets a folder after each
-INTERVAL updates. Texts of similar length share a batch, which the Trainer does when asked.
+INTERVAL updates. SPREAD is the standard deviation of the first weights, 0.02 by default in
+transformers. Texts of similar length share a batch, which the Trainer does when asked.
 """
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from annotated_mpnet.configuration import DEMO_DEFAULTS, PretrainConfig
 from annotated_mpnet.rules import check
 
 
-def main(texts: str, tokenizer: str, out: str, updates: str, interval: str) -> None:
+def main(texts: str, tokenizer: str, out: str, updates: str, interval: str, spread: str) -> None:
     config = check(PretrainConfig(**DEMO_DEFAULTS | {"total_updates": int(updates)}), own_data=True)
     set_seed(config.seed)
     cut = AutoTokenizer.from_pretrained(tokenizer)
@@ -27,7 +28,7 @@ def main(texts: str, tokenizer: str, out: str, updates: str, interval: str) -> N
         vocab_size=len(cut), hidden_size=config.encoder_embed_dim,
         num_hidden_layers=config.encoder_layers, intermediate_size=config.encoder_ffn_dim,
         num_attention_heads=config.encoder_attention_heads, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, layer_norm_eps=1e-5,
+        attention_probs_dropout_prob=0.0, layer_norm_eps=1e-5, initializer_range=float(spread),
         max_position_embeddings=config.max_tokens + 2))
     arguments = TrainingArguments(
         output_dir=out, max_steps=config.total_updates, learning_rate=config.lr,
@@ -42,6 +43,6 @@ def main(texts: str, tokenizer: str, out: str, updates: str, interval: str) -> N
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 6:
+    if len(sys.argv) != 7:
         sys.exit(__doc__)
     main(*sys.argv[1:])
