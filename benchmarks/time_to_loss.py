@@ -170,7 +170,7 @@ def draw(curves: dict[str, list[tuple]]) -> None:
     for (name, curve), style in zip(curves.items(), ("-", "-.", "--", ":", (0, (1, 3)), "-")):
         updates, seconds, losses = zip(*curve)
         for ax, x in zip(axes, (seconds, updates)):
-            ax.plot(x, losses, style, label=name)
+            ax.plot(x, losses, linestyle=style, label=name)
     axes[0].set(xlabel="CPU seconds of the whole command", ylabel="loss at masks (nats)", xlim=0)
     axes[1].set(xlabel="updates", xlim=0)
     axes[0].legend()
