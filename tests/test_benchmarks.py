@@ -103,3 +103,18 @@ def test_the_textbook_of_the_benchmark_is_two_calls_with_pytorchs_dropout():
     assert dropouts == {torch.nn.Dropout}
     use_textbook(model, False)
     assert not any(isinstance(m, TwoCalls) for m in model.modules())
+
+
+RANKS = """
+import ranks
+ranks.GLOBAL, ranks.DOCUMENTS, ranks.LENGTH, ranks.RANKS = 64, 192, 64, (1, 2, 4)
+ranks.main()
+"""
+
+
+def test_what_ranks_have_together_is_checked_before_their_cost_is_measured():
+    printed = run(RANKS)
+    assert printed.count("ranks have what one has") == 4
+    (head, _, *table), = tables(printed)
+    assert head == ["", "1 of 1", "1 of 2", "1 of 4"] and len(table) == 6
+    assert all(re.fullmatch(r"[\d,]+ \(1.00\)", row[1]) for row in table)
