@@ -19,6 +19,7 @@ from .broken import Report, Unread
 from .chunks import MUCH, Cut, Updates
 from .configuration import UserError
 from .files import compare, identity
+from .order import Block
 from .permutation import MaskedPermutedCollator
 from .workers import in_turns
 
@@ -26,12 +27,10 @@ logger = logging.getLogger("annotated_mpnet")
 
 # %% ../nbs/07h_batches.ipynb #07h-007
 class _Chunk(NamedTuple):
-    "Documents that are tokenized in one go: what `Updates.updates` takes."
+    "Documents that become updates together: what `Updates.updates` takes."
     epoch: int
-    start: Any          # of the block
-    number: int         # in the block
-    numbers: list[int]
-    texts: list[str]
+    block: Block
+    number: int # in the block
 
 
 class _News(NamedTuple):
@@ -54,10 +53,10 @@ def _ends_chunk(item: _Item) -> bool:
 # %% ../nbs/07h_batches.ipynb #07h-007z
 def _chunks_of(batches, epoch: int, begin=None, first: int = 0) -> Iterator[_Chunk]:
     "The chunks of an epoch, from the chunk `first` of the block at `begin` on."
-    for start, numbers, texts in batches.source.blocks(epoch, begin):
-        for number, part in enumerate(batches.chunks(len(texts))):
+    for block in batches.source.blocks(epoch, begin):
+        for number in batches.chunks(len(block.numbers)):
             if number >= first:
-                yield _Chunk(epoch, start, number, numbers[part], texts[part])
+                yield _Chunk(epoch, block, number)
         first = 0
 
 
@@ -76,14 +75,14 @@ def _chunks_from(batches, position: dict) -> Iterator[_Chunk]:
 
 def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item]:
     "What one of some workers makes: its chunks from a position on, without end."
-    done = position["update"]  # updates of the first chunk that are behind
-    for turn, chunk in enumerate(_chunks_from(batches, position)):
-        if turn % workers == worker:
-            after = {"cycle": chunk.epoch, "block": chunk.start, "chunk": chunk.number}
-            for number, micro in enumerate(batches.updates(*chunk), 1):
-                news = _News(batches.cut, batches.source.unread) if number == 1 else None
-                if number > done:
-                    yield _Item(chunk.epoch, after | {"update": number}, micro, news)
+    done = position["update"]  # place of the last update that is behind, in the first chunk
+    for number, chunk in enumerate(_chunks_from(batches, position)):
+        if number % workers == worker:
+            after = {"cycle": chunk.epoch, "block": chunk.block.start, "chunk": chunk.number}
+            for turn, (place, micro) in enumerate(batches.updates(*chunk)):
+                news = None if turn else _News(batches.cut, batches.source.unread)
+                if place > done:
+                    yield _Item(chunk.epoch, after | {"update": place}, micro, news)
             yield _Item(chunk.epoch)
         done = 0
 
@@ -91,6 +90,7 @@ def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item
 _BEGINNING: dict[str, Any] = {  # the position of the first update
     "cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0,
     "characters": 0, "cut_off": 0}
+_OLDER = {"lanes": 0}  # what an older state doesn't say
 _NOTHING = ("nothing to predict: no document of the training text has a token that can be "
             "masked")
 
@@ -107,6 +107,7 @@ def _cut_otherwise(now: dict, # facts
                   ) -> list[str]:
     "What has changed in the way the data are cut, in words."
     names = [name for name in now if name not in ("data", "files", "seed")]
+    was = _OLDER | was
     return [f"{name} {was[name]}, now {now[name]}" for name in names if now[name] != was[name]]
 
 
@@ -140,7 +141,7 @@ class _Placed(Updates):
     def facts(self) -> dict: # what a position in the data depends on
         about = {"data": self.source.name, "seed": self.seed, "buffer_size": self.source.block,
                  "global_batch": self.size, "max_tokens": self.max_tokens,
-                 "packing": self.packing}
+                 "packing": self.packing, "lanes": self.lanes}
         files = self.source.facts
         return about | ({"files": identity(files)} if files else {})
 
@@ -168,8 +169,36 @@ class _Placed(Updates):
         found = {"train/cut": cut} if cut >= MUCH else {}
         return found | ({"train/broken": self.unread.share} if self.unread.share else {})
 
+# %% ../nbs/07h_batches.ipynb #07h-turn
+class _InTurn(_Placed):
+    "Updates of which each has its place in the order of all ranks."
+    waits = False # the update that was given last comes again
+    _before: dict # position before it
+
+    @property
+    def place(self) -> tuple[int, ...]: # epoch, start of the block, chunk, update
+        "Where the last update stands: places of all ranks are sorted as the updates come."
+        at = self.position
+        start = at["block"]["row"] if isinstance(at["block"], dict) else at["block"] or 0
+        return at["cycle"], start, at["chunk"], at["update"]
+
+    def _until_done(self, micro: list[dict], after: dict) -> Iterator[list[dict]]:
+        "The micro-batches of an update: again, whenever those of others come first (`wait`)."
+        self.waits = True
+        while self.waits:
+            self._before, self.position, self.waits = self.position, after, False
+            yield micro
+
+    def wait(self,
+             place: tuple[int, ...], # of an update
+            ) -> None:
+        "This update has nothing for this rank: what was given last is for later, and comes again."
+        given = self.position if self.place[:3] == place[:3] else self._before
+        chunk = {name: given[name] for name in ("cycle", "block", "chunk")}
+        self.position, self.waits = self._before | chunk | {"update": place[-1]}, True
+
 # %% ../nbs/07h_batches.ipynb #07h-010
-class Batches(_Placed):
+class Batches(_InTurn):
     "The micro-batches of update after update, from a position on."
     def __init__(self,
                  source,             # Shuffled or Stream
@@ -187,8 +216,8 @@ class Batches(_Placed):
                 ):
         super().__init__(tokenizer, collator, batch_size, max_tokens, update_freq, seed, shuffle,
                          packing, rank, world_size)
-        self.source, self.num_workers = source, num_workers
-        self.position = dict(_BEGINNING)
+        self.source, self.num_workers, self.position = source, num_workers, dict(_BEGINNING)
+        self.encoding = getattr(source, "encoding", None) or self.encoding
         self.unread, self._report = Unread(), Report()
 
     def __iter__(self) -> Generator[list[dict]]: # the micro-batches of this rank for one update
@@ -203,26 +232,28 @@ class Batches(_Placed):
                     continue
                 sums = self._hear(news) if news else {}
                 sums["skipped"] = self.position["skipped"] + sum(b["skipped"] for b in micro)
-                self.position = self.position | position | sums
+                after = self.position | position | sums
                 micro = [batch for batch in micro if batch["pred_size"]]
                 if micro or self.world_size > 1:  # all ranks take part in every update
                     last = epoch
-                    yield micro
+                    yield from self._until_done(micro, after)
+                else:
+                    self.position = after
 
     def _hear(self, news: _News) -> dict: # of a chunk -> characters, as in the position
         "Report what became known with a chunk, and add it up."
-        before, cut = self.position["characters"], news.cut
+        before = Cut(self.position["characters"], self.position["cut_off"])
+        cut = Cut(before.there + news.cut.there, before.off + news.cut.off)
         self.unread = news.unread or self.unread
         if self.rank == 0:
             self._report(self.unread)
-            if not before and cut.share >= MUCH:
+            if before.share < MUCH <= cut.share:
                 logger.info("%.0f %% of the text is beyond --max-tokens %d and is cut off; "
                             "--packing trains on all of it", 100 * cut.share, self.max_tokens)
-        return {"characters": before + cut.there, "cut_off": self.position["cut_off"] + cut.off}
+        return {"characters": cut.there, "cut_off": cut.off}
 
     def one_epoch(self, epoch: int = 0, aligned: bool = False) -> Iterator[dict | None]:
         "This rank's micro-batches of an epoch; aligned: None where only others have a share."
-        nothing: list[dict | None] = [None] if aligned else []
         for chunk in _chunks_of(self, epoch):
-            for micro in self.updates(*chunk):
-                yield from micro or nothing
+            for _, micro in self.updates(*chunk):
+                yield from micro if micro or not aligned else (None,)

@@ -90,7 +90,7 @@ def _introduce(start) -> float: # of `prepare` -> the bar
     tokenizer = start.tokenizer
     show(f"{source.name} to train on, {len(valid):,} to validate on, "
          f"a vocabulary of {len(tokenizer):,} tokens")
-    _, _, train = next(source.blocks(0))
+    train = next(source.blocks(0)).texts
     bar = unigram_bar(start.config, tokenizer, train, valid)
     show(f"the bar: guessing by frequency alone loses {bar:.2f} nats at each <mask> "
          "(valid/mask_loss below)")

@@ -185,6 +185,8 @@ class _Indexed:
         counts = [len(begins) - 1 for begins in self.begins]
         self.first = np.cumsum([0] + counts)  # number of the first document of each file
         size = sum([int(begins[-1]) for begins in self.begins])
+        lengths = [np.diff(begins) for begins in self.begins]
+        self.sizes = np.concatenate([np.zeros(0), *lengths]).astype(np.int32)  # bytes of each
         kind = "whole files" if whole else "lines"
         self.name = f"{self.first[-1]:,} {kind} of {size:,} bytes in {names_of(paths)}"
         if self.unread.said:

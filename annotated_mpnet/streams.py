@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
+
 from .broken import Limit, Unread, marked
 from .configuration import UserError
 from .damage import complaints, is_damage, short
 from .documents import LONGEST
 from .files import Facts, StreamLost
-from .order import permutation_of
+from .order import Block, permutation_of
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -152,7 +154,7 @@ class Stream(_Rows):
     def blocks(self,
                epoch: int,         # number of the epoch
                start: dict | None = None, # position of a block's first row
-              ) -> Iterator[tuple[dict, list[int], list[str]]]: # its start, numbers, texts
+              ) -> Iterator[Block]:
         "The blocks of an epoch, as those of `Shuffled`."
         at = dict(start or self.head)
         rows = self.rows(at)
@@ -160,7 +162,9 @@ class Stream(_Rows):
             after = self._position(taken[-1][0] + 1)
             self.unread = self.unread._replace(records=after["row"])
             order = permutation_of(len(taken), self.seed, epoch, purpose=1, number=at["row"])
-            yield dict(at), [taken[i][0] for i in order], [taken[i][1] for i in order]
+            numbers, texts = zip(*(taken[i] for i in order))
+            sizes = np.array([len(text) for text in texts])
+            yield Block(dict(at), list(numbers), sizes, list(texts))
             at.update(after)
 
     def hold_out(self, n: int) -> list[str]:

@@ -15,12 +15,14 @@ from statistics import median
 from common import SHORT, report
 
 import datasets
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
 
 from annotated_mpnet.configuration import PretrainConfig
 from annotated_mpnet.data import Batches, load_data
+from annotated_mpnet.order import Block
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.tokenization import demo_tokenizer, embedded_corpus
 
@@ -58,12 +60,12 @@ def open_batches(folder: Path) -> Batches: # micro-batches of 16
 def states_at(folder: Path) -> dict[float, dict]: # share of the stream -> the loader's state there
     "A state is the beginning of a block, and how far in it the run had come: to its middle."
     batches = open_batches(folder)
-    blocks = [(start, len(numbers)) for start, numbers, _ in batches.source.blocks(0)]
+    blocks = [(block.start, len(block.numbers)) for block in batches.source.blocks(0)]
     states = {}
     for place in PLACES:
         before = [block for block in blocks if block[0]["row"] <= place * DOCUMENTS]
         start, size = before[-1]
-        middle = len(list(batches.chunks(size))) // 2
+        middle = len(batches.chunks(size)) // 2
         position = {"block": start, "chunk": middle, "update": 1}
         states[place] = batches.state_dict() | position
     return states
@@ -86,8 +88,8 @@ def from_the_beginning(folder: Path, state: dict) -> float: # seconds
     passed = at["row"] - stream.head["row"]
     rows = islice(stream.rows(dict(stream.head)), passed, passed + stream.block)
     texts = [text for _, text in rows]
-    part = list(batches.chunks(len(texts)))[state["chunk"]]
-    next(batches.updates(0, at, state["chunk"], list(range(len(texts)))[part], texts[part]))
+    sizes = np.array(list(map(len, texts)))
+    next(batches.updates(0, Block(at, list(range(len(texts))), sizes, texts), state["chunk"]))
     return time.perf_counter() - begun
 
 

@@ -162,3 +162,16 @@ def test_a_command_is_watched_and_its_checkpoints_timed(time_to_loss, tmp_path):
     with pytest.raises(SystemExit, match="ended with 3: so it said"):
         fails = f"{sys.executable} -c \"import sys; sys.stderr.write('so it said'); sys.exit(3)\""
         time_to_loss.watched(fails, tmp_path / "none")
+RANKS = """
+import ranks
+ranks.GLOBAL, ranks.DOCUMENTS, ranks.LENGTH, ranks.RANKS = 64, 192, 64, (1, 2, 4)
+ranks.main()
+"""
+
+
+def test_what_ranks_have_together_is_checked_before_their_cost_is_measured():
+    printed = run(RANKS)
+    assert printed.count("ranks have what one has") == 4
+    (head, _, *table), = tables(printed)
+    assert head == ["", "1 of 1", "1 of 2", "1 of 4"] and len(table) == 6
+    assert all(re.fullmatch(r"[\d,]+ \(1.00\)", row[1]) for row in table)

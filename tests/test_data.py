@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +29,7 @@ from annotated_mpnet.configuration import PretrainConfig, UserError
 from annotated_mpnet.rules import check
 from annotated_mpnet.data import Batches, Shuffled, StreamLost, load_data
 from annotated_mpnet.documents import LineFiles, line_begins
-from annotated_mpnet.order import permutation_of, shuffled
+from annotated_mpnet.order import permutation_of, places_of, shuffled
 from annotated_mpnet.packing import pack, pack_texts
 from annotated_mpnet.permutation import MaskedPermutedCollator
 from annotated_mpnet.streams import Stream
@@ -100,6 +100,7 @@ def folders(tmp_path_factory):
 def small_chunks(monkeypatch):
     "So that chunks, blocks and cycles all end within a few updates; forked workers inherit it."
     monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(chunks, "EACH", 1)  # so that there are as many lanes as samples
     usual = multiprocessing.get_start_method()
     multiprocessing.set_start_method("fork", force=True)
     yield
@@ -298,19 +299,19 @@ def test_each_cycle_has_each_training_document_once(folders, kind, packing):
 def test_each_block_chunk_and_cycle_has_an_order_of_its_own(folders, monkeypatch):
     asked = []
 
-    def noted(n, *given, **named):
+    def noted(original, n, *given, **named):
         asked.append((given, *named.items()))
-        return permutation_of(n, *given, **named)
+        return original(n, *given, **named)
 
-    for module in (chunks, streams):
-        monkeypatch.setattr(module, "permutation_of", noted)
+    monkeypatch.setattr(chunks, "places_of", partial(noted, places_of))
+    monkeypatch.setattr(streams, "permutation_of", partial(noted, permutation_of))
     updates, states = run(make(folders, "parquet"), 31)
     assert states[-1]["cycle"] == 2
     assert len(asked) == len(set(asked)) > 2 * (4 + 7)   # 4 blocks, 7 chunks in each cycle
     monkeypatch.undo()
     for kind in ("files", "parquet"):
         source = load(folders, kind)[0]
-        blocks = [numbers for cycle in (0, 1) for _, numbers, _ in source.blocks(cycle)]
+        blocks = [block.numbers for cycle in (0, 1) for block in source.blocks(cycle)]
         orders = {tuple(np.argsort(numbers)) for numbers in blocks if len(numbers) == BLOCK}
         assert len(orders) == 6
 
@@ -321,10 +322,10 @@ def test_held_out_texts_are_never_trained_on(folders, kind):
     assert list(valid) == TEXTS[:HELD] and list(test) == TEXTS[HELD:FIRST]
     for cycle in (0, 1, 5):
         blocks = list(source.blocks(cycle))
-        assert sorted(t for _, _, texts in blocks for t in texts) == sorted(TEXTS[FIRST:])
-        numbers = sorted(i for _, numbers, _ in blocks for i in numbers)
+        assert sorted(t for block in blocks for t in block.texts) == sorted(TEXTS[FIRST:])
+        numbers = sorted(i for block in blocks for i in block.numbers)
         assert numbers == (list(range(N - FIRST)) if kind == "files" else list(range(FIRST, N)))
-        assert [len(numbers) for _, numbers, _ in blocks] == [24, 24, 24, 14]
+        assert [len(block.numbers) for block in blocks] == [24, 24, 24, 14]
 
 
 @pytest.mark.parametrize("kind", ["files", "parquet"])
@@ -332,12 +333,10 @@ def test_packing_loses_no_token_and_no_row_crosses_a_block(folders, kind):
     source = load(folders, kind)[0]
     batches = batches_of(source, packing=True, max_tokens=13, collator=lambda examples: examples)
     ids = []
-    for start, numbers, texts in source.blocks(0):
-        rows = []
-        for chunk, part in enumerate(batches.chunks(len(texts))):
-            updates = batches.updates(0, start, chunk, numbers[part], texts[part])
-            rows += [row for update in updates for batch in update for row in batch]
-        assert Counter(i for row in rows for i in row["input_ids"] if i > 3) == content(texts)
+    for block in source.blocks(0):
+        updates = batches.updates(0, block, 0)
+        rows = [row for _, update in updates for batch in update for row in batch]
+        assert Counter(i for row in rows for i in row["input_ids"] if i > 3) == content(block.texts)
         ids += [row["sample_id"] for row in rows]
         assert {i >> 20 for i in ids} <= set(range(N))
         assert max(len(row["input_ids"]) for row in rows) <= 13
@@ -349,7 +348,7 @@ def test_too_long_documents_are_cut_and_short_ones_passed_over(folders):
     long = [t for t in TEXTS if len(t) >= 60]
     assert valid == long[:HELD] and test == long[HELD:FIRST]
     for cycle in (0, 1):
-        found = [t for _, _, texts in source.blocks(cycle) for t in texts]
+        found = [t for block in source.blocks(cycle) for t in block.texts]
         assert sorted(found) == sorted(long[FIRST:])
     updates, states = run(batches_of(source, max_tokens=8), 20)
     masks = [batch["attention_mask"] for update in updates for batch in update]
@@ -389,16 +388,38 @@ SPLITS = [(12, 1, 1), (4, 3, 1), (6, 1, 2), (3, 2, 2), (4, 1, 3), (2, 2, 3)]
 
 
 def ranks(folders, kind, split, state=None, n=20, **more): # updates, states of each rank
-    "The ranks of a run, one after the other; an update has the micro-batches of each."
+    "The ranks of a run; an update has the micro-batches of each."
     size, freq, world = split
-    runs = []
+    made = []
     for rank in range(world):
         source = load(folders, kind, global_batch=12)[0]
-        batches = batches_of(source, size, freq, rank=rank, world_size=world, **more)
+        made.append(batches_of(source, size, freq, rank=rank, world_size=world, **more))
         if state:
-            assert batches.load_state_dict(stored(state)) == []
-        runs.append(run(batches, n))
-    return [[part[i] for part, _ in runs] for i in range(n)], [states for _, states in runs]
+            assert made[-1].load_state_dict(stored(state)) == []
+    return together(made, n)
+
+
+def together(made, n): # Batches of all ranks -> n updates, states of each rank
+    "As the trainer's `fetch` does: ranks whose next update is a later one wait."
+    running, updates, states = list(map(iter, made)), [], [[] for _ in made]
+    for _ in range(n):
+        given = list(map(next, running))
+        places = [batches.place for batches in made]
+        first = min(places)
+        for rank, batches in enumerate(made):
+            if places[rank] != first:
+                batches.wait(first)
+                given[rank] = []
+            states[rank].append(batches.state_dict())
+        updates.append(given)
+    for one in running:
+        one.close()
+    return updates, states
+
+
+def shared(state): # what all ranks agree on
+    "How much was cut off is known of each rank's own documents."
+    return {name: x for name, x in state.items() if name not in ("characters", "cut_off")}
 
 
 def samples(update): # sorted rows of real tokens
@@ -419,7 +440,7 @@ def test_an_update_has_the_same_samples_on_any_number_of_ranks(folders, kind, pa
     for split in SPLITS[1:]:
         updates, found = ranks(folders, kind, split, packing=packing)
         assert [samples(update) for update in updates] == wanted
-        assert all(s == states for s in found)
+        assert all(list(map(shared, s)) == list(map(shared, states)) for s in found)
         for update in updates:   # no micro-batch is too large, and full updates are shared evenly
             sizes = [len(batch["targets"]) for part in update for batch in part]
             assert max(sizes) <= split[0] and len(sizes) <= split[1] * split[2]
@@ -435,7 +456,7 @@ def test_gone_on_with_on_another_number_of_ranks(folders):
         wanted = whole[stop:stop + 4]
         assert [samples(update) for update in updates] == [samples(update) for update in wanted]
         at = found[-1][-1]                          # of the last rank
-        assert at == states[stop + 3]
+        assert shared(at) == shared(states[stop + 3])
 
 
 def test_ranks_with_workers(folders):
@@ -456,11 +477,11 @@ def test_one_shard_for_many(folders):
 
 def test_more_ranks_and_workers_than_samples():
     texts = TEXTS[:2]
-    for rank, mine in enumerate([1, 1, 0]):         # two samples an update, three ranks
-        batches = batches_of(Shuffled(texts, block=6), batch_size=2, update_freq=1,
-                             rank=rank, world_size=3, num_workers=3)
-        updates, _ = run(batches, 4)
-        assert [sum(len(b["targets"]) for b in update) for update in updates] == 4 * [mine]
+    made = [batches_of(Shuffled(texts, block=6), batch_size=2, update_freq=1, rank=rank,
+                       world_size=3, num_workers=3) for rank in range(3)]
+    updates, _ = together(made, 4)                  # two samples an update, three ranks
+    for ranks in updates:
+        assert sorted(sum(len(b["targets"]) for b in update) for update in ranks) == [0, 0, 2]
 
 
 # Gone on with under other arguments
@@ -713,7 +734,7 @@ def stream(folder, **changes):
     "A call that opens a stream and reads it to its end."
     def call():
         source, *_ = load_stream(folder, max_broken_share=0.0, **changes)
-        return sorted(i for _, numbers, _ in source.blocks(0) for i in numbers)
+        return sorted(i for block in source.blocks(0) for i in block.numbers)
     return call
 
 

@@ -144,6 +144,24 @@ def test_other_numbers_of_ranks_get_the_same_samples(place):
     assert list(samples(alone)) == list(range(1, 31)) and samples(moved) == samples(alone)
 
 
+def test_ranks_whose_packed_lanes_end_at_different_times(place):
+    "Six lanes of a row each: of an update that only some lanes have a row for, others have none."
+    lanes = "from annotated_mpnet import chunks\nchunks.EACH = 1\n"
+    argv = [*MODEL, *FILES, "--packing", "--total-updates", "20"]
+    argv[argv.index("--buffer-size") + 1] = "16"
+    alone, moved = folder(place, "alone"), folder(place, "moved")
+    finished_alone([*argv, "--batch-size", "3"], alone, lanes + RECORD)
+    stop = lanes + RECORD + STOP.format(at=[7], signum="SIGTERM")
+    group = Group([*argv, "--batch-size", "1"], moved, 3, stop)
+    assert group.finish() == [143] * 3, group.said()
+    resume = ["--resume", "--checkpoint-dir", "run", "--batch-size", "3"]
+    Run(resume, moved, lanes + RECORD + STOP.format(at=[13], signum="SIGTERM")).finish()
+    finished([*resume[:-1], "1"], moved, 3, lanes + RECORD)
+    assert list(samples(alone)) == list(range(1, 21)) and samples(moved) == samples(alone)
+    sizes = {len(names) for names in samples(alone).values()}
+    assert 6 in sizes and min(sizes) < 3  # fewer than there are ranks
+
+
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_stream_with_fewer_shards_than_ranks(workers, place):
     "110 documents, blocks of 64 and a rest, 3 ranks: each sample once a cycle over all ranks."
