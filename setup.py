@@ -26,6 +26,7 @@ def words(key: str) -> list[str]:
 
 
 readme = HERE / "README.md"
+corpus = words("corpus_requirements")
 notebooks = words("notebooks_requirements")
 setup(
     name=cfg["lib_name"],
@@ -48,9 +49,13 @@ setup(
     package_data={cfg["lib_path"]: ["py.typed", "course/**"]},
     install_requires=words("requirements"),
     extras_require={
-        "notebooks": notebooks,
+        "corpus": corpus,
+        "notebooks": notebooks + corpus,
         "wandb": words("wandb_requirements"),
-        "dev": words("dev_requirements") + notebooks,
+        "dev": words("dev_requirements") + notebooks + corpus,
+        # what the tests need without the lessons: datatrove asks for NumPy 2, which the lowest
+        # versions of the rest don't go with
+        "tests": words("dev_requirements") + notebooks,
     },
     entry_points={
         "console_scripts": words("console_scripts"),

@@ -216,9 +216,8 @@ class Batches(_InTurn):
                 ):
         super().__init__(tokenizer, collator, batch_size, max_tokens, update_freq, seed, shuffle,
                          packing, rank, world_size)
-        self.source, self.num_workers = source, num_workers
+        self.source, self.num_workers, self.position = source, num_workers, dict(_BEGINNING)
         self.encoding = getattr(source, "encoding", None) or self.encoding
-        self.position = dict(_BEGINNING)
         self.unread, self._report = Unread(), Report()
 
     def __iter__(self) -> Generator[list[dict]]: # the micro-batches of this rank for one update
@@ -243,14 +242,15 @@ class Batches(_InTurn):
 
     def _hear(self, news: _News) -> dict: # of a chunk -> characters, as in the position
         "Report what became known with a chunk, and add it up."
-        before, cut = self.position["characters"], news.cut
+        before = Cut(self.position["characters"], self.position["cut_off"])
+        cut = Cut(before.there + news.cut.there, before.off + news.cut.off)
         self.unread = news.unread or self.unread
         if self.rank == 0:
             self._report(self.unread)
-            if not before and cut.share >= MUCH:
+            if before.share < MUCH <= cut.share:
                 logger.info("%.0f %% of the text is beyond --max-tokens %d and is cut off; "
                             "--packing trains on all of it", 100 * cut.share, self.max_tokens)
-        return {"characters": before + cut.there, "cut_off": self.position["cut_off"] + cut.off}
+        return {"characters": cut.there, "cut_off": cut.off}
 
     def one_epoch(self, epoch: int = 0, aligned: bool = False) -> Iterator[dict | None]:
         "This rank's micro-batches of an epoch; aligned: None where only others have a share."

@@ -176,8 +176,10 @@ def agree_on_texts(texts: Sequence, # sources and sequences of documents; None i
     for rank, theirs in enumerate(everybody := ranks.collect(files)):
         if found[rank] != found[0]:
             where = first_difference(everybody[0], theirs) or "; ".join(found[rank][0])
-            raise UserError(f"rank {rank} has other texts than rank 0, first in {where}: "
-                            "give all ranks the same files")
+            error = UserError(f"rank {rank} has other texts than rank 0, first in {where}: "
+                              "give all ranks the same files")
+            error.in_common = True
+            raise error
 
 # %% ../nbs/07i_data.ipynb #07i-014
 def unigram_losses(texts: Sequence,    # training documents

@@ -180,8 +180,10 @@ def same_arguments(config: PretrainConfig, # as the user gave it
             having.setdefault(show(values[name]), []).append(str(rank))
         if len(having) > 1:
             said = "; ".join(f"{value} on rank {', '.join(who)}" for value, who in having.items())
-            raise UserError(f"the ranks differ in {flag(name)}: {said}; "
-                            "start all of them with the same arguments")
+            error = UserError(f"the ranks differ in {flag(name)}: {said}; "
+                              "start all of them with the same arguments")
+            error.in_common = True
+            raise error
 
 # %% ../nbs/08b_ranks.ipynb #08b-015
 MARKER = ".launched-by"

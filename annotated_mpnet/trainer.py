@@ -261,7 +261,7 @@ def saved_whatever_happens(run: Run, tracker: Tracker) -> Iterator[None]:
         raise Stopped(stop.signum, run.update, path) from None
     except UserError as error:
         if where := save_after(run, tracker, error):
-            raise UserError(f"{error}; {where}") from error
+            error.args = (f"{error}; {where}",)
         raise
     except BaseException as error:
         if where := save_after(run, tracker, error):

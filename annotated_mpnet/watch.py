@@ -127,8 +127,7 @@ class Watch(threading.Thread):
         now = time.monotonic()
         if self.settled and self.limit < PATIENCE:
             self.longest = max(self.longest, now - self.since)
-        usual = max(STUCK, 3 * self.longest) if self.settled else PATIENCE
-        self.limit = limit or usual
+        self.limit = limit or (max(STUCK, 3 * self.longest) if self.settled else PATIENCE)
         self.marks, self.since = self.marks + 1, now
 
     def beat(self, number: int) -> None: # of this sign of life
@@ -185,6 +184,7 @@ def explain(error: Exception, # of this rank
     away = RankLost(f"the ranks lost touch with each other{watch.advice()}")
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that are left
+    vars(error)["told"] = getattr(error, "in_common", False) and watch.board.rank > 0
     lost = tells_of_a_lost_rank(error)
     try:
         watch.board.end("lost" if lost else "error")
@@ -195,7 +195,7 @@ def explain(error: Exception, # of this rank
 
 def own_error(error: Exception, watch: Watch) -> Exception:
     "An error of this rank; where others have the same one, one of them tells it."
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) and not error.in_common:
         name = hashlib.sha256(str(error).encode()).hexdigest()
         error.told = not watch.board.once(f"said {name}")
     return error
@@ -208,7 +208,7 @@ def who_is_gone(away: RankLost, watch: Watch) -> RankLost:
     time.sleep(2.5 * BEAT)  # who is alive gives a sign meanwhile, or ends
     pairs = enumerate(zip(before, board.beats()))
     gone = [rank for rank, (a, b) in pairs if a == b and not board.ended(rank)]
-    ended = [rank for rank in range(board.size) if board.ended(rank)]
+    ended = filter(board.ended, range(board.size))
     errors = any(board.store.get(f"end/{rank}") == b"error" for rank in ended)
     lost = RankLost(watch.lost(gone, "died without a word")) if gone else away
     lost.told = (errors and not gone) or not board.once("told")

@@ -1,7 +1,11 @@
 """The textbook's attention, to measure ours against.
 
 Lesson 05's two calls a layer over a dense bias, and PyTorch's own dropout.
+
+    python benchmarks/textbook.py ARGUMENTS OF PRETRAIN-MPNET     trains with it
 """
+import sys
+
 import torch
 from torch import nn
 
@@ -28,3 +32,18 @@ def use_textbook(model: MPNetForPretraining, on: bool) -> None:
             module.__class__ = TwoCalls if on else MPNetSelfAttention
         elif isinstance(module, nn.Dropout):
             module.__class__ = nn.Dropout if on else Dropout
+
+
+def main() -> int: # exit code
+    "The command pretrain-mpnet with the textbook's attention, which gives its memory back."
+    from annotated_mpnet import cli, run
+    equip = run.equip
+    def as_in_the_textbook(model, config):
+        equip(model, config)
+        use_textbook(model, True)
+    run.equip, run.keep_memory = as_in_the_textbook, bool
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

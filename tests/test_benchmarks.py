@@ -103,3 +103,75 @@ def test_the_textbook_of_the_benchmark_is_two_calls_with_pytorchs_dropout():
     assert dropouts == {torch.nn.Dropout}
     use_textbook(model, False)
     assert not any(isinstance(m, TwoCalls) for m in model.modules())
+
+
+# Time to a loss
+
+@pytest.fixture
+def time_to_loss(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--short"])
+    import time_to_loss
+    return time_to_loss
+
+
+@pytest.mark.parametrize("loss, seconds", [(7.5, 10), (7.0, 10), (6.5, 15), (5.5, 30), (5.4, None)])
+def test_the_time_to_a_loss_lies_between_two_checkpoints(time_to_loss, loss, seconds):
+    curve = [(50, 10.0, 7.0), (100, 20.0, 6.0), (150, 25.0, 6.5), (200, 30.0, 5.5)]
+    found = time_to_loss.seconds_to(loss, curve)
+    assert found == (float("inf") if seconds is None else pytest.approx(seconds))
+
+
+def test_one_evaluation_judges_our_file_and_the_folder_of_transformers_alike(
+        time_to_loss, tmp_path):
+    import torch
+    from helpers_batches import tiny_model
+
+    from annotated_mpnet.checkpoints import save_checkpoint
+    from annotated_mpnet.configuration import PretrainConfig
+    from annotated_mpnet.huggingface import to_huggingface
+    from annotated_mpnet.tokenization import train_tokenizer
+    texts = ["the task is sentence classification", "what is hidden is the same for all " * 9]
+    tokenizer = train_tokenizer(texts, 100)
+    model = tiny_model(vocab_size=len(tokenizer), max_positions=64).eval()
+    torch.nn.init.normal_(model.mpnet.embeddings.word_embeddings.weight)
+    save_checkpoint(tmp_path / "checkpoint20.pt", model, tokenizer, PretrainConfig(), 20, {})
+    to_huggingface(model, tmp_path / "checkpoint-20", tokenizer)
+    batches = time_to_loss.hidden_texts(tokenizer, texts)
+    ours, theirs = (time_to_loss.loss_of(tmp_path / name, batches)
+                    for name in ("checkpoint20.pt", "checkpoint-20"))
+    assert ours == pytest.approx(theirs, abs=1e-4) and ours > 1
+    (batch,) = batches
+    assert torch.equal(batch["input_ids"][batch["at"]],
+                       torch.full_like(batch["targets"], tokenizer.mask_token_id))
+
+
+PEER = f"""{sys.executable} -c "
+import pathlib, sys, time
+out = pathlib.Path(sys.argv[1])
+for name in ('checkpoint-20', 'notes.txt', 'model_40.pt'):
+    while time.process_time() < 0.3 * len(list(out.parent.rglob('*'))): pass
+    (out / name).mkdir(parents=True)
+" """
+
+
+def test_a_command_is_watched_and_its_checkpoints_timed(time_to_loss, tmp_path):
+    seen = time_to_loss.watched(f"{PEER} {tmp_path / 'out'}", tmp_path / "out")
+    assert [path.name for path in seen] == ["checkpoint-20", "model_40.pt"]
+    first, second = seen.values()
+    assert 0 <= first < second
+    with pytest.raises(SystemExit, match="ended with 3: so it said"):
+        fails = f"{sys.executable} -c \"import sys; sys.stderr.write('so it said'); sys.exit(3)\""
+        time_to_loss.watched(fails, tmp_path / "none")
+RANKS = """
+import ranks
+ranks.GLOBAL, ranks.DOCUMENTS, ranks.LENGTH, ranks.RANKS = 64, 192, 64, (1, 2, 4)
+ranks.main()
+"""
+
+
+def test_what_ranks_have_together_is_checked_before_their_cost_is_measured():
+    printed = run(RANKS)
+    assert printed.count("ranks have what one has") == 4
+    (head, _, *table), = tables(printed)
+    assert head == ["", "1 of 1", "1 of 2", "1 of 4"] and len(table) == 6
+    assert all(re.fullmatch(r"[\d,]+ \(1.00\)", row[1]) for row in table)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from annotated_mpnet.carried import carry_over
 from annotated_mpnet.configuration import PretrainConfig, UserError
 from annotated_mpnet.documents import LineFiles, open_folder
 
@@ -92,3 +93,16 @@ def test_what_cannot_be_held_out(tmp_path, valid, more, words):
     with pytest.raises(UserError, match=words) as caught:
         opened(folder, valid_file=folder / valid, **more)
     assert "\n" not in str(caught.value) and "--valid-file" in str(caught.value)
+
+
+@pytest.mark.parametrize("given, expected", [
+    ({}, True),  # the texts are those of the run, and so is how they are read
+    ({"train_dir": "others", "valid_file": "v", "test_file": "t"}, False),
+    ({"train_dir": "others", "valid_file": "v", "test_file": "t", "document_per_file": True}, True),
+    ({"dataset_name": "others"}, False),
+])
+def test_goes_with_its_texts(given, expected):
+    "A resumed run reads other texts as it is told to, not as the earlier ones were read."
+    stored = {"train_dir": "texts", "valid_file": "v", "test_file": "t", "document_per_file": True}
+    carried = carry_over(PretrainConfig(resume=True, **given), stored, own=stored)
+    assert carried.document_per_file == expected

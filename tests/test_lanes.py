@@ -15,7 +15,7 @@ from test_data import TEXTS, batches_of, run, samples, shared, stored, together,
 from annotated_mpnet import chunks
 from annotated_mpnet.documents import LineFiles, split_corpus
 from annotated_mpnet.order import Shuffled, places_of
-from annotated_mpnet.packing import deal
+from annotated_mpnet.packing import deal, sentence_ids
 from annotated_mpnet.pieces import of_this_update
 from annotated_mpnet.streams import Stream
 from annotated_mpnet.tokenization import demo_tokenizer, tokenize
@@ -221,3 +221,40 @@ def test_blocks_too_small_for_packing_are_reported_once(caplog):
         lines = [record.getMessage() for record in caplog.records]
         assert len(lines) == times, lines
         assert all("12 documents" in line and "--buffer-size" in line for line in lines)
+
+
+class Ids(list):
+    "Documents that are ids already, each as the ids of its sentences."
+    def __init__(self, texts):
+        sentences = sentence_ids(tokenizer(), texts)
+        super().__init__(sentences)
+        self.sizes = np.array([len(text) for text in texts])
+
+    def cut(self, documents, max_tokens):
+        rows = [sum(document, [])[:max_tokens - 2] for document in documents]
+        return [[0, *row, 2] for row in rows], chunks.Cut()
+
+    def sentences(self, documents):
+        return iter(documents)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_source_of_ids_brings_its_own_way_to_samples(packing, monkeypatch):
+    "With the same sizes the updates are those of the texts, though no text is tokenized."
+    wanted, _ = run(batches_of(Shuffled(TEXTS, seed=3, block=60), 6, packing=packing), 20)
+    source = Shuffled(Ids(TEXTS), seed=3, block=60)
+    source.text_of, source.encoding = source.texts.__getitem__, source.texts
+    monkeypatch.setattr(chunks.FromText, "cut", None)
+    monkeypatch.setattr(chunks.FromText, "sentences", None)
+    found, _ = run(batches_of(source, 6, packing=packing), 20)
+    assert [samples([update]) for update in found] == [samples([update]) for update in wanted]
+
+
+def test_the_hint_comes_when_what_was_seen_so_far_is_cut_off(caplog):
+    "Not only by the first chunk: that of one rank may have the shortest documents."
+    caplog.set_level("INFO")
+    texts = ["the task"] * 60 + [TEXTS[i] for i in range(60)]
+    source = Shuffled(texts, block=60, shuffle=False)
+    run(batches_of(source, 6, max_tokens=12), 10)
+    lines = [record.getMessage() for record in caplog.records if "--packing" in record.getMessage()]
+    assert len(lines) == 1 and "--max-tokens 12" in lines[0]

@@ -501,6 +501,13 @@ def test_a_longer_run_says_where_the_learning_rate_goes(tmp_path, caplog):
 
 # Several ranks
 
+LATE = """
+import time
+from annotated_mpnet import watch
+explain = watch.explain
+if os.environ["RANK"] == "1": watch.explain = lambda *x: (time.sleep(2.5), explain(*x))[1]
+"""
+
 
 def test_ranks_that_differ_are_refused(tmp_path):
     argv = ["--demo", *TINY, "--checkpoint-dir", "run"]
@@ -508,17 +515,19 @@ def test_ranks_that_differ_are_refused(tmp_path):
 from annotated_mpnet import cli
 original = cli.parse_args
 if os.environ["RANK"] == "1": cli.parse_args = lambda argv: original([*argv, "--lr", "5e-4"])
-""")
+""" + LATE)
     assert group.finish() == [2, 2]
-    line, = group.said().splitlines()
+    line, = [line for line in group.said().splitlines() if line.startswith("pretrain-mpnet: ")]
     assert "the ranks differ in --lr: 0.01 on rank 0; 0.0005 on rank 1" in line
     assert [path.name for path in tmp_path.iterdir()] == ["log.txt"]
 
 
-def test_two_ranks_beside_a_run_are_refused(tmp_path):
+@pytest.mark.parametrize("patch", ["", LATE], ids=["at once", "one late"])
+def test_two_ranks_beside_a_run_are_refused(tmp_path, patch):
+    "In one line, also where a rank gets to it when rank 0, and the board with it, is gone."
     argv = ["--demo", *TINY, "--checkpoint-dir", "run"]
     with locked(tmp_path / "run"):
-        group = Group(argv, tmp_path)
+        group = Group(argv, tmp_path, patch=patch)
         assert group.finish() == [2, 2]
         said = group.said().splitlines()
         line, = [line for line in said if line.startswith("pretrain-mpnet: ")]

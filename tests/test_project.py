@@ -340,7 +340,7 @@ def test_a_page_of_the_architecture_that_is_stale_is_found(monkeypatch):
 def test_constraints_pin_every_requirement():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {project(line) for line in lines if "==" in line}
-    kinds = ("", "dev_", "notebooks_", "wandb_")
+    kinds = ("", "dev_", "notebooks_", "corpus_", "wandb_")
     asked = {project(r) for kind in kinds for r in setting(f"{kind}requirements")}
     assert asked <= pinned, f"tools/freeze.py is due for {asked - pinned}"
     local = [line for line in lines if "+" in line]
@@ -372,7 +372,7 @@ def test_wheel_says_what_it_needs(wheel):
         files = archive.namelist()
         assert f"{PACKAGE}/py.typed" in files  # others' type checkers read our annotations
     extras = re.findall(r"^Provides-Extra: (.+)$", text, re.MULTILINE)
-    assert set(extras) == {"dev", "notebooks", "wandb"}
+    assert set(extras) == {"dev", "tests", "notebooks", "corpus", "wandb"}
     always = {project(r) for r in re.findall(r"^Requires-Dist: ([^;\n]+)$", text, re.MULTILINE)}
     assert always == {project(r) for r in setting("requirements")}
     assert all(name in commands for name in ("pretrain-mpnet", "convert-to-hf", "prepare-corpus"))

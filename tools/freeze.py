@@ -16,7 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("dev", "notebooks", "wandb")
+EXTRAS = {"constraints.txt": ("dev", "notebooks", "corpus", "wandb"),
+          "constraints-lowest.txt": ("tests", "wandb")}
 HEADS = {"constraints.txt": """\
 # The versions that were tested together, with Python 3.11 to 3.13. Written by tools/freeze.py; \
 used by the Makefile:
@@ -29,7 +30,7 @@ versions of what the package
 # imports besides (numpy, pyarrow, tokenizers, ...), and around these the newest that fit. \
 Written by tools/freeze.py;
 # used by `make test-lowest`:
-#     pip install -c constraints-lowest.txt -e .[dev]
+#     pip install -c constraints-lowest.txt -e .[tests]
 """}
 
 
@@ -52,8 +53,8 @@ def needed(name: str, extras: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    versions = needed("annotated-mpnet", EXTRAS)
-    kept = {n: v for n, v in versions.items() if not re.match(r"nvidia-|cuda-|triton$", n)}
     name = sys.argv[1] if sys.argv[1:] else "constraints.txt"
+    versions = needed("annotated-mpnet", EXTRAS[name])
+    kept = {n: v for n, v in versions.items() if not re.match(r"nvidia-|cuda-|triton$", n)}
     (ROOT / name).write_text(HEADS[name] + "".join(f"{n}=={v}\n" for n, v in sorted(kept.items())))
     print(f"{name}: {len(kept)} packages")

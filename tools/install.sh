@@ -8,7 +8,7 @@ case $what in
     demo) target=. size='1.6 GB, about two minutes' ;;
     dev) target=.[dev] size='2.2 GB, about three minutes' ;;
     # Some of the lowest versions have no wheel for a newer Python.
-    lowest) target=.[dev] size='7 GB, about four minutes' constraints=constraints-lowest.txt newest=11 pythons=3.11 ;;
+    lowest) target=.[tests] size='7 GB, about four minutes' constraints=constraints-lowest.txt newest=11 pythons=3.11 ;;
     newest) target=.[dev] size='7 GB, about four minutes' constraints=/dev/null newest=14 pythons='3.11 to 3.14' ;;
     *) die "install.sh: '$what' is none of demo, dev, lowest and newest" ;;
 esac

@@ -7,23 +7,16 @@
 import argparse
 import os
 import platform
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import alone
 
 ROOT = Path(__file__).resolve().parents[1]
 LANES = min(8, os.cpu_count() or 1)  # notebooks, or tests, side by side
-SECONDS_A_NOTEBOOK = 300  # this ends one that hangs
-CPU_BUDGET = 60  # seconds of one AVX2 core that a lesson may take; more is reported, no failure
 # Nothing is fetched while testing, nor taken from what the user fetched before.
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -38,7 +31,6 @@ CAPS = {
     "avx512": ("avx512", "AVX512_CORE", "AVX512"),
 }
 SWITCHES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
-JUPYTER = "from nbclient.cli import main; main()"
 
 
 def best_set() -> str:
@@ -81,53 +73,14 @@ def lint(env: dict[str, str]) -> bool:
     return clean and typed
 
 
-def measured(command: list, folder: Path, env: dict[str, str]) -> tuple[int, str, float]:
-    "Exit code, output and CPU seconds (of its children, too) of a command that may hang."
-    with tempfile.TemporaryFile("w+") as log:
-        options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-        process = subprocess.Popen(command, cwd=folder, env=env, **options)
-        timer = threading.Timer(SECONDS_A_NOTEBOOK, process.kill)  # a kernel ends with its parent
-        timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        timer.cancel()
-        process.returncode = os.waitstatus_to_exitcode(status)
-        log.seek(0)
-        return process.returncode, log.read(), usage.ru_utime + usage.ru_stime
-
-
-def test_notebook(python: Path, env: dict[str, str], path: Path) -> tuple[str, bool, float]:
-    "One notebook runs from top to bottom, a lesson in an empty folder, where it leaves nothing."
-    command = [python, "-c", JUPYTER, path.name]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copy(path, folder)
-        if path.stem == "index":  # it lists its neighbours, and is no lesson
-            folder = path.parent
-        code, said, seconds = measured(command, folder, env)
-        left = {p.name for p in Path(name).iterdir()} - {path.name}
-    if code == -signal.SIGKILL:
-        said += f"\nstopped after {SECONDS_A_NOTEBOOK} s"
-    if left:
-        said += f"\nit left behind: {', '.join(sorted(left))}"
-    passed = code == 0 and not left
-    line = f"{'pass' if passed else 'FAIL'}  {path.name:<34} {seconds:4.0f} s of CPU"
-    print(line if passed else f"{line}\n{said}", flush=True)
-    return path.name, passed, seconds
-
-
 def notebooks(env: dict[str, str]) -> bool:
     "Every notebook runs in Jupyter, alone in an empty folder, with the wheel and what it requires."
     paths = sorted((ROOT / "nbs").glob("[!_.]*.ipynb"))
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(LANES) as pool:
+    with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         python = alone.environment(place / "venv", alone.wheel(place), ("notebooks",))
         env = {name: value for name, value in env.items() if name != "PYTHONPATH"}
-        results = list(pool.map(partial(test_notebook, python, env), paths))
-    dear = [f"{name} {seconds:.0f} s" for name, _, seconds in results if seconds > CPU_BUDGET]
-    print(f"all notebooks: {sum(seconds for *_, seconds in results):.0f} s of CPU")
-    if dear:
-        print(f"over the budget of {CPU_BUDGET} s of CPU: {', '.join(dear)}")
-    return bool(results) and all(passed for _, passed, _ in results)
+        return run(env, python, "tools/kernels.py", LANES, *paths)
 
 
 def tests(env: dict[str, str]) -> bool:
