@@ -213,6 +213,9 @@ def begin_part(folder: Path,       # of the part; made
                     there, now = there.get(name), now.get(name)
                 raise UserError(f"{folder} was begun with another {name} ({there}, now {now}); "
                                 "give what was given then, or another --output")
+        if found.position is not None and set(found.position) != {"split", "start", "before"}:
+            raise UserError(f"{folder / MANIFEST} doesn't say where to go on; delete {folder} to "
+                            "begin again")
         return found
     folder.mkdir(parents=True, exist_ok=True)
     manifest = manifest._replace(

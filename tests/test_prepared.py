@@ -478,6 +478,12 @@ def test_the_command(place, tmp_path, capsys):
             (["--num-workers", "-1"], "0 or more")]:
         code, out, err = command(capsys, *words, *more)
         assert code == 2 and said in err and err.count("\n") == 1, err
+    at = output / part_name(1, 2)
+    kept = (at / MANIFEST).read_bytes()
+    (at / MANIFEST).write_bytes(to_json(read_manifest(at)._replace(position={"split": "x"})))
+    code, out, err = command(capsys, *words, "--part", "1/2")
+    assert code == 2 and "doesn't say where to go on" in err and err.count("\n") == 1
+    (at / MANIFEST).write_bytes(kept)
     with locked(output / part_name(1, 2)):
         code, out, err = command(capsys, *words, "--part", "1/2")
     assert code == 2 and "in use" in err and "writes into it" in err and err.count("\n") == 1
