@@ -69,7 +69,7 @@ class PretrainConfig:
         "unset: 32 up to 512 positions, more in proportion above", "at least 4",
         aliases=("-num_buckets",))
     relative_attention_max_distance: int | None = arg(None,
-        "distance in tokens from which all share the last bucket; "
+        "distance in tokens by which the last bucket has begun; it has no end; "
         "unset: 128 up to 512 positions, more in proportion above", "at least 1")
 
     tokenizer_name: str = arg("microsoft/mpnet-base", "tokenizer: a local folder or a name on the "

@@ -12,15 +12,15 @@ from torch import nn
 from .configuration import UserError
 
 # %% ../nbs/04_relative_buckets.ipynb #04-010
-def bucket_starts(num_buckets: int,  # how many buckets, a multiple of 4
-                  max_distance: int, # from here on, one bucket for all
+def bucket_starts(num_buckets: int,  # how many buckets: even, at least 4
+                  max_distance: int, # sets their spacing; by here the last bucket has begun
                  ) -> list[int]: # ascending distances, one for each bucket of a side but the first
     "The smallest distance of each bucket, in whole numbers; UserError if there is none."
     half = num_buckets // 2
     exact = half // 2
-    if exact < 1 or max_distance <= exact:
+    if num_buckets % 2 or exact < 1 or max_distance <= exact:
         raise UserError(f"{num_buckets} buckets and distance {max_distance} do not fit together; "
-                        f"take at least 4 buckets and a distance above a quarter of them")
+                        "take an even number, at least 4, and a distance above a quarter of it")
     far = half - exact
     starts = list(range(1, exact + 1))
     for k in range(1, far):
@@ -31,8 +31,8 @@ def bucket_starts(num_buckets: int,  # how many buckets, a multiple of 4
 
 
 def relative_position_bucket(relative_position: torch.Tensor, # int: position of key minus query
-                             num_buckets: int = 32,           # how many buckets, a multiple of 4
-                             max_distance: int = 128,         # from here on, one bucket for all
+                             num_buckets: int = 32,           # how many buckets: even, at least 4
+                             max_distance: int = 128,         # by here the last bucket has begun
                             ) -> torch.Tensor: # same shape: bucket numbers in [0, num_buckets)
     "The bucket of each distance: near ones exact, far ones logarithmic (Raffel et al. 2020, 2.1)."
     distance = relative_position.abs()
@@ -45,7 +45,7 @@ class RelativePositionBias(nn.Embedding):
     def __init__(self,
                  num_buckets: int,        # rows of the table
                  heads: int,              # columns of the table
-                 max_distance: int = 128, # distances from here on share one bucket
+                 max_distance: int = 128, # by here the last bucket has begun
                 ):
         super().__init__(num_buckets, heads)
         self.max_distance = max_distance
