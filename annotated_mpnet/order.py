@@ -54,12 +54,12 @@ def permutation_of(n: int,       # how many there are
     return np.random.Generator(philox).permutation(n)
 
 # %% ../nbs/07_order.ipynb #07-places
-def places_of(n: int,       # how many there are, below 2**20
+def places_of(n: int,       # how many there are, below 1 << 20
               seed: int,    # the run's seed
               epoch: int,   # number of the epoch
               purpose: int, # 1 or more, as for `permutation_of`
               number: int = 0, # as for `permutation_of`
-             ) -> np.ndarray: # (n,) int64, different from each other, from 1 to 2**40
+             ) -> np.ndarray: # (n,) int64, different from each other, from 1 to 1 << 40
     "A random place for each: it doesn't depend on how many others there are."
     philox = np.random.Philox(key=seed, counter=[0, 1 + purpose, number, epoch])
     random = (philox.random_raw(n) >> np.uint64(45)).astype(np.int64)

@@ -47,7 +47,7 @@ from annotated_mpnet.tokenization import demo_tokenizer, tokenize
 UPDATES, INTERVAL = (40, 20) if SHORT else (1000, 50)
 LOSSES = (6.25, 6.0, 5.9)  # nats
 HERE = Path(__file__).parent
-FIGURE = HERE.parent / "docs/images/time_to_loss.svg"
+FIGURE = HERE.parent / "docs/images/time_to_loss.png"
 SHAPE = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in DEMO_DEFAULTS.items()
                  if name not in ("tokenizer_name", "total_updates", "eval_interval_steps",
                                  "checkpoint_dir"))
@@ -161,7 +161,7 @@ def seconds_to(loss: float, # nats
 def draw(curves: dict[str, list[tuple]]) -> None:
     "Loss over CPU seconds, and over updates."
     import matplotlib
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     import matplotlib.pyplot as plt
     plt.rcParams.update(matplotlib.rc_params_from_file(
         HERE.parent / "nbs/matplotlibrc", use_default_template=False))
@@ -174,7 +174,7 @@ def draw(curves: dict[str, list[tuple]]) -> None:
     axes[0].set(xlabel="CPU seconds of the whole command", ylabel="loss at masks (nats)", xlim=0)
     axes[1].set(xlabel="updates", xlim=0)
     axes[0].legend()
-    fig.savefig(FIGURE, metadata={"Date": None})
+    fig.savefig(FIGURE, dpi=192, metadata={"Software": None})
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ for name in FROM_THE_HUB + OF_A_TERMINAL:
     os.environ.pop(name, None)
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+# What a compiler has made for another checkout, or another instruction set, is none of ours.
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["HF_HOME"] + "/inductor"
 # The secret that a run signs with is not that of whoever runs the tests.
 os.environ["XDG_STATE_HOME"] = os.environ["HF_HOME"] + "/state"
 for name in ("no_proxy", "NO_PROXY"):

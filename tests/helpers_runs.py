@@ -96,7 +96,8 @@ def completed(argv: list[str], folder: Path, logs: Path) -> subprocess.Completed
 def finished(argv: list[str], folder: Path, patch: str = "") -> str:
     "Run to the end, which must be a good one; what it said."
     run = Run(argv, folder, patch)
-    assert run.finish() == 0, run.said()
+    code = run.finish()
+    assert code == 0, f"it ended with {code}: {run.said()}"
     return run.said()
 
 

@@ -173,5 +173,5 @@ def test_what_ranks_have_together_is_checked_before_their_cost_is_measured():
     printed = run(RANKS)
     assert printed.count("ranks have what one has") == 4
     (head, _, *table), = tables(printed)
-    assert head == ["", "1 of 1", "1 of 2", "1 of 4"] and len(table) == 6
+    assert head == ["", "1 of 1", "1 of 2", "1 of 4"] and len(table) == 8
     assert all(re.fullmatch(r"[\d,]+ \(1.00\)", row[1]) for row in table)

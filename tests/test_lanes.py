@@ -15,7 +15,7 @@ from test_data import TEXTS, batches_of, run, samples, shared, stored, together,
 from annotated_mpnet import chunks
 from annotated_mpnet.documents import LineFiles, split_corpus
 from annotated_mpnet.order import Shuffled, places_of
-from annotated_mpnet.packing import deal, sentence_ids
+from annotated_mpnet.packing import deal, pack, sentence_ids
 from annotated_mpnet.pieces import of_this_update
 from annotated_mpnet.streams import Stream
 from annotated_mpnet.tokenization import demo_tokenizer, tokenize
@@ -234,8 +234,8 @@ class Ids(list):
         rows = [sum(document, [])[:max_tokens - 2] for document in documents]
         return [[0, *row, 2] for row in rows], chunks.Cut()
 
-    def sentences(self, documents):
-        return iter(documents)
+    def packed(self, documents, max_tokens):
+        return pack(iter(documents), max_tokens, 0, 2)
 
 
 @pytest.mark.parametrize("packing", [False, True])
@@ -245,7 +245,7 @@ def test_a_source_of_ids_brings_its_own_way_to_samples(packing, monkeypatch):
     source = Shuffled(Ids(TEXTS), seed=3, block=60)
     source.text_of, source.encoding = source.texts.__getitem__, source.texts
     monkeypatch.setattr(chunks.FromText, "cut", None)
-    monkeypatch.setattr(chunks.FromText, "sentences", None)
+    monkeypatch.setattr(chunks.FromText, "packed", None)
     found, _ = run(batches_of(source, 6, packing=packing), 20)
     assert [samples([update]) for update in found] == [samples([update]) for update in wanted]
 

@@ -15,7 +15,7 @@ from annotated_mpnet.positions import bucket_starts
 from annotated_mpnet.tokenization import demo_tokenizer
 
 LONGEST = 512  # tokens of a sequence, in the examples of many lessons
-PREDICTED = [rf"\b(\d+) of (?:its )?{LONGEST}\b", rf"{LONGEST} \+ 2 \* (\d+)",
+PREDICTED = [rf"\b(\d\d+) of (?:its )?{LONGEST}\b", rf"{LONGEST} \+ 2 \* (\d+)",
              r"\b(\d+) (?:of them |tokens )?predicted\b"]
 
 

@@ -242,7 +242,7 @@ def test_troubleshooting_quotes_messages_that_exist():
 
 
 def test_guides_name_arguments_that_exist():
-    converter = "--help --short --output --checkpoint --with-code --no-save-tokenizer"
+    converter = "--help --short --output --checkpoint --with-code --no-save-tokenizer --part"
     torchrun = "--standalone --nproc-per-node --max-restarts"
     ours = {c.flag(n) for n in c.FIELDS} | {*converter.split(), *torchrun.split()}
     checked = ("training", "architecture", "troubleshooting")

@@ -91,7 +91,7 @@ def test_no_way_to_the_terminal_shows_a_control_character(text):
     harmless(out.getvalue(), text.count("\n") + 1)
     said = err.getvalue()[text.startswith("\r"):]  # a progress bar
     harmless(said, said.count("\n"))
-    ours = [line for line in said.splitlines() if line.startswith(PROGRAM)]
+    ours = [line for line in said.splitlines() if line.startswith(f"{PROGRAM}: ")]
     assert ours == [one_line(f"{LINE}{one_line(text) or 'UserError'}")]
 
 
