@@ -174,7 +174,8 @@ def test_a_run_with_few_sizes_has_the_losses_of_one_without(tmp_path, monkeypatc
         monkeypatch.setattr("annotated_mpnet.start.make_batches", make)
         config = PretrainConfig(
             encoder_layers=1, encoder_embed_dim=32, encoder_ffn_dim=64, encoder_attention_heads=2,
-            max_tokens=64, batch_size=8, total_updates=12, warmup_updates=2, lr=1e-3,
+            max_tokens=64, batch_size=8, precision="float32", lr=1e-3,
+            total_updates=12, warmup_updates=2,
             eval_interval_steps=6, logging_steps=1, checkpoint_dir=str(tmp_path / str(on_gpu)),
             **NO_DROPOUT)
         seen = losses.setdefault(on_gpu, [])
