@@ -35,6 +35,7 @@ def machine() -> str: # one line
 def medians(calls: dict[str, Callable[[], object]], # what to time, by name
             repeats: int,                           # how often each
             warm_up: bool = True,                   # call each once before
+            clock: Callable[[], float] = time.perf_counter, # seconds
            ) -> dict[str, float]:                   # seconds
     "The median time of each call; they take turns, so that a busy moment hits all alike."
     if warm_up:
@@ -43,9 +44,9 @@ def medians(calls: dict[str, Callable[[], object]], # what to time, by name
     seconds = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            begun = time.perf_counter()
+            begun = clock()
             call()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(clock() - begun)
     return {name: median(values) for name, values in seconds.items()}
 
 

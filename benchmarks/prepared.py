@@ -12,9 +12,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
-from common import SHORT, long_documents, open_prepared, prepare, report
+from common import SHORT, long_documents, medians, open_prepared, prepare, report
 
 import numpy as np
 import torch
@@ -28,13 +27,7 @@ DOCUMENTS, LENGTH, BATCH, REPEATS = (2048, 512, 64, 3) if SHORT else (20_000, 51
 
 
 def cpu(calls: dict[str, Callable[[], object]]) -> dict[str, float]: # median CPU seconds
-    seconds = {name: [] for name in calls}
-    for _ in range(REPEATS):
-        for name, call in calls.items():
-            begun = time.process_time()
-            call()
-            seconds[name].append(time.process_time() - begun)
-    return {name: median(values) for name, values in seconds.items()}
+    return medians(calls, REPEATS, warm_up=False, clock=time.process_time)
 
 
 def texts(n: int): # made of the same documents, each with a number
