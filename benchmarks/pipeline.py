@@ -12,11 +12,9 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import median
 
-from common import SHORT, long_documents, medians, open_prepared, prepare, report
+from common import SHORT, long_documents, medians, open_prepared, report, write_documents
 
 import datasets
-import pyarrow
-import pyarrow.parquet
 import torch
 
 from annotated_mpnet.configuration import PretrainConfig
@@ -29,16 +27,8 @@ from annotated_mpnet.tokenization import demo_tokenizer, tokenize
 DOCUMENTS, LENGTH, BLOCK = 4096 if SHORT else 8192, 512, 10240
 
 
-def write(folder: Path) -> None:
-    "The same documents as a text file, as four Parquet files, and prepared."
-    texts = [f"{i} {text}" for i, text in enumerate(islice(cycle(long_documents()), DOCUMENTS))]
-    for name in ("files", "stream"):
-        (folder / name).mkdir()
-    (folder / "files" / "train.txt").write_text("\n".join(texts))
-    for i in range(4):
-        part, file = pyarrow.table({"text": texts[i::4]}), folder / "stream" / f"{i}.parquet"
-        pyarrow.parquet.write_table(part, file, row_group_size=1000)
-    prepare(folder / "prepared", texts)
+def documents() -> list[str]: # each of them another one
+    return [f"{i} {text}" for i, text in enumerate(islice(cycle(long_documents()), DOCUMENTS))]
 
 
 def open_source(folder: Path, kind: str):
@@ -101,7 +91,7 @@ def main():
         cases = [("files", 16, False), ("files", 16, True), ("stream", 16, False),
                  ("prepared", 16, False), ("prepared", 16, True)]
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
+        write_documents(Path(folder), documents())
         found = {(*case, workers): [] for case in cases for workers in (0, 2)}
         for _ in range(1 if SHORT else 3):
             for case, runs in found.items():

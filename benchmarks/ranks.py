@@ -15,12 +15,10 @@ from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import median
 
-from common import SHORT, long_documents, open_prepared, prepare, report
+from common import SHORT, long_documents, open_prepared, report, write_documents
 
 import datasets
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 import torch
 
 from annotated_mpnet.configuration import PretrainConfig
@@ -39,24 +37,12 @@ def documents() -> list[str]: # each of them another one
     return [f"{i} {text}" for i, text in enumerate(islice(cycle(long_documents()), DOCUMENTS))]
 
 
-def write(folder: Path) -> None:
-    "The same documents as a text file, as four Parquet files, and prepared."
-    texts = documents()
-    for name in ("file", "stream"):
-        (folder / name).mkdir()
-    (folder / "file" / "train.txt").write_text("\n".join(texts))
-    for i in range(4):
-        part, file = pyarrow.table({"text": texts[i::4]}), folder / "stream" / f"{i}.parquet"
-        pyarrow.parquet.write_table(part, file, row_group_size=1000)
-    prepare(folder / "prepared", texts)
-
-
 def open_source(folder: Path, kind: str):
     "The documents, in one block."
     if kind == "list":
         return Shuffled(documents(), block=3 * GLOBAL)
     if kind == "file":
-        return Shuffled(LineFiles([folder / "file" / "train.txt"]), block=3 * GLOBAL)
+        return Shuffled(LineFiles([folder / "files" / "train.txt"]), block=3 * GLOBAL)
     if kind == "prepared":
         return open_prepared(folder / "prepared" / "corpus", 3 * GLOBAL)
     config = PretrainConfig(dataset_name=str(folder / "stream"), buffer_size=3 * GLOBAL,
@@ -106,7 +92,7 @@ def main():
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write(folder)
+        write_documents(folder, documents())
         for packing in (False, True):
             alone = updates_of(packing, 1)
             for ranks in RANKS[1:3]:
