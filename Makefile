@@ -18,7 +18,7 @@ export OMP_WAIT_POLICY ?= passive
 PARTS := settings.ini setup.py pyproject.toml constraints.txt
 
 .PHONY: help demo test test-like test-lowest test-newest
-.PHONY: torture docs docs-serve notebooks slides clean FORCE
+.PHONY: torture docs docs-serve notebooks slides students clean FORCE
 help:
 	@echo 'make demo        train a small MPNet on the text that Python carries, without network'
 	@echo '                 and GPU; replaces an earlier demo'
@@ -37,6 +37,7 @@ help:
 	@echo '                 (PORT=8000)'
 	@echo 'make slides      slides of lessons 00 to 06, and a sheet of all figures, in _slides'
 	@echo '                 (SLIDES="07 12" for others)'
+	@echo 'make students    the lessons without their solutions, in _students'
 	@echo 'make clean       remove what was built (not $(VENV), not checkpoints)'
 
 demo: export GOMP_SPINCOUNT ?= 20000
@@ -70,8 +71,11 @@ docs-serve: docs
 slides: $(VENV)/.ready-dev
 	@$(VENV)/bin/python tools/make_slides.py $(SLIDES)
 
+students: $(VENV)/.ready-dev
+	@$(VENV)/bin/python tools/course.py students _students
+
 clean:
-	rm -rf _docs _proc _slides build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+	rm -rf _docs _proc _slides _students build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.venv*' -prune -exec rm -rf {} +
 
 # The demo needs the package alone, everything else its `dev` extra, which includes that.

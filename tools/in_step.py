@@ -15,6 +15,7 @@ from pathlib import Path
 import nbformat
 
 import architecture_page
+import course
 import house
 import lessons
 import readme
@@ -43,6 +44,7 @@ NAMED = {
 }
 LINK = re.compile(r"\]\((?![a-z]+:)([^)\s]+)\)")  # of Markdown, to a place in the project
 README_LINK = re.compile(r'(?:\]\(|(?:src|href)=")(?![a-z]+:|#)([^)\s"#]+)')
+KINDS = ("Predict, then run", "Change one thing", "Open ended")  # of exercises
 ASSERTS = re.compile(r"^\s*assert |assert_|test_\w+\(", re.MULTILINE)
 
 
@@ -153,23 +155,60 @@ def folded(options: dict) -> bool:
     return options.get("code-fold") is True and options.get("code-summary") == "Solution"
 
 
+def old_exercise_problems(n: int, solution: list) -> list[str]:
+    "What is wrong with one exercise of a lesson whose exercises have no cells to start from yet."
+    problems = []
+    options = [readme.cell_options(c.source)[:2] for c in solution]
+    shown = [o for o, directives in options if not directives]
+    if not solution or not all(map(folded, shown)):
+        problems.append(f"exercise {n} has no folded solution")
+    if any(o.get("eval") is False or "notest" in directives for o, directives in options):
+        problems.append(f"the solution of exercise {n} is not run")
+    if not ASSERTS.search("\n".join(c.source for c in solution)):
+        problems.append(f"the solution of exercise {n} asserts nothing")
+    return problems
+
+
+def one_exercise_problems(n: int, text: str, cells: list) -> list[str]:
+    "What is wrong with one exercise: its kind, its three cells, and what they hold."
+    problems = []
+    if not re.match(rf"\*\*\d\. ({'|'.join(KINDS)})\.\*\*", text):
+        problems.append(f"exercise {n} is of no kind: {', '.join(KINDS)}")
+    roles = [role for cell in cells for role in course.ROLES if role in course.tags(cell)]
+    if roles != list(course.ROLES) or len(cells) != len(roles):
+        return [*problems, f"exercise {n} isn't three cells: to start from, solution, check"]
+    start, solution, check = cells
+    if not folded(readme.cell_options(solution.source)[0]):
+        problems.append(f"exercise {n} has no folded solution")
+    if "..." not in start.source:
+        problems.append(f"exercise {n} has no place (...) to fill in")
+    if not ASSERTS.search(check.source):
+        problems.append(f"the check of exercise {n} asserts nothing")
+    return problems
+
+
 def exercise_problems(cells: list) -> list[str]:
-    "What is wrong with a lesson's exercises: each has a folded solution that runs and asserts."
+    "What is wrong with a lesson's exercises."
     found, problems = lessons.exercises(cells), []
     if len(found) < 2:
         problems.append("a lesson has exercises, two at least")
     numbers = [int(re.match(r"\*\*(\d+)", text)[1]) for text, _ in found]
     if numbers != list(range(1, len(found) + 1)):
         problems.append("the exercises are not numbered 1, 2, 3")
-    for n, (_, solution) in enumerate(found, 1):
-        options = [readme.cell_options(c.source)[:2] for c in solution]
-        shown = [o for o, directives in options if not directives]
-        if not solution or not all(map(folded, shown)):
-            problems.append(f"exercise {n} has no folded solution")
-        if any(o.get("eval") is False or "notest" in directives for o, directives in options):
-            problems.append(f"the solution of exercise {n} is not run")
-        if not ASSERTS.search("\n".join(c.source for c in solution)):
-            problems.append(f"the solution of exercise {n} asserts nothing")
+    tagged = any(course.tags(cell) & set(course.ROLES) for cell in cells)
+    for n, (text, code) in enumerate(found, 1):
+        problems += one_exercise_problems(n, text, code) if tagged \
+            else old_exercise_problems(n, code)
+    return problems
+
+
+def summary_problems(prose: str) -> list[str]:
+    "A lesson ends with its summary, five lines, and with what to read next."
+    problems = []
+    if found := re.search(r"^## Summary\n\n(.*?)(?=\n## |\Z)", prose, re.DOTALL | re.MULTILINE):
+        lines = [line for line in found[1].strip().split("\n") if line.strip()]
+        if len(lines) != 5 or not all(line.startswith("- ") for line in lines):
+            problems.append("a lesson's summary is five lines that begin with `- `")
     return problems
 
 
@@ -190,6 +229,7 @@ def lesson_problems(path: Path, cells: list) -> list[str]:
     if answers < 2 or answers != questions.count("</details>"):
         problems.append("a lesson ends with questions, two at least, "
                         "whose answers are folded (<details>)")
+    problems += summary_problems(prose)
     if not re.search(r"^## What to read next", prose, re.MULTILINE):
         problems.append("a lesson says what to read next")
     if "](../docs/glossary.md" not in prose:
@@ -223,6 +263,18 @@ def outputs_saved() -> list[str]:
     if not paths:
         return ["there is no notebook in nbs/"]
     return [p for path in paths for p in notebook_problems(path)]
+
+
+def course_current() -> list[str]:
+    "Reading times, paths and hidden cells of the lessons are what tools/course.py writes."
+    problems = []
+    for path in course.in_order():
+        nb = nbformat.read(path, as_version=4)
+        before = nbformat.writes(nb)
+        course.complete(nb, course.number(path))
+        if nbformat.writes(nb) != before:
+            problems.append(f"{path.name}: its reading time, path or hidden cells: {MEND}")
+    return problems
 
 
 def readme_current() -> list[str]:
@@ -273,7 +325,7 @@ def architecture_current() -> list[str]:
     return [f"{p.relative_to(house.ROOT)} is not what the package says: {MEND}" for p in stale]
 
 
-CHECKS = (exported_and_clean, outputs_saved, readme_current, configuration_current,
+CHECKS = (exported_and_clean, outputs_saved, course_current, readme_current, configuration_current,
           teachers_current, architecture_current)
 
 

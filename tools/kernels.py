@@ -5,6 +5,7 @@
 Where processes can be forked safely (Linux), what all lessons import is imported once, and each
 notebook runs in a fork: imports are half of what a short lesson costs.
 """
+import copy
 import multiprocessing
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 
 SECONDS = 300  # this ends a notebook that hangs
 CPU_BUDGET = 60  # seconds of one AVX2 core that a lesson may take; more is reported, no failure
+UNSOLVED = "raises-exception"
 FORKS = sys.platform == "linux"
 IMPORTS = ("ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot",
            "matplotlib_inline.backend_inline", "nbclient", "torch.distributed", "torch.utils.data",
@@ -69,6 +71,16 @@ def kernel(command: list[str], env: dict[str, str]) -> None:
     kernelapp.launch_new_instance(command[3:], parent_handle=os.getppid())  # it ends with that
 
 
+def with_unsolved_checks(cells: list) -> Iterator:
+    "The check of an exercise comes before its solution, too, where it must fail."
+    for n, cell in enumerate(cells):
+        if "solution" in cell.metadata.get("tags", ()):
+            check = copy.deepcopy(cells[n + 1])
+            check.metadata["tags"] = [UNSOLVED]  # nbclient goes on after its error
+            yield check
+        yield cell
+
+
 def execute(notebook: Path, folder: str) -> None:
     "Run a notebook; an error where a cell has one."
     import nbformat
@@ -77,9 +89,14 @@ def execute(notebook: Path, folder: str) -> None:
     if FORKS:
         local_provisioner.launch_kernel = lambda command, env, **_: Forked(kernel, command, env)
     nb = nbformat.read(notebook, as_version=4)
+    nb.cells = list(with_unsolved_checks(nb.cells))
     client = NotebookClient(nb, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
                             resources={"metadata": {"path": folder}})
     client.execute()
+    for cell in nb.cells:
+        if UNSOLVED in cell.metadata.get("tags", ()):
+            kinds = [output.output_type for output in cell.outputs]
+            assert "error" in kinds, f"passes where nothing was filled in:\n{cell.source}"
 
 
 def hangs(*_) -> None: # as a signal handler is called

@@ -55,7 +55,7 @@ def main(prefixes: list[str]) -> int:
             failed += 1
             print(error, flush=True)
     subprocess.run([BIN / "nbdev_clean"], cwd=ROOT, check=True)
-    for name in ("readme", "configuration_page", "teachers_page", "architecture_page"):
+    for name in ("course", "readme", "configuration_page", "teachers_page", "architecture_page"):
         command = [sys.executable, ROOT / f"tools/{name}.py"]
         failed += subprocess.run(command, cwd=ROOT).returncode != 0
     return int(failed > 0)

@@ -11,7 +11,10 @@ import sys
 from configparser import ConfigParser
 from pathlib import Path
 
+import nbformat
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import course
 import site_reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,11 +88,24 @@ def mend_links(proc: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def fold_cells(proc: Path) -> None:
+    "Give the cells that course.fold() folds the option that both renderers know."
+    for path in proc.glob("[0-9]*.ipynb"):
+        nb = nbformat.read(path, as_version=4)
+        for cell in nb.cells:
+            line = course.fold(cell) if cell.cell_type == "code" else None
+            if line and "code-fold" not in cell.source:
+                top = f'#| code-fold: true\n#| code-summary: "{line}"\n'
+                cell.source = top + cell.source
+        nbformat.write(nb, path)
+
+
 def main(proc: Path = PROC) -> None:
     "Write all of it into the folder that is rendered."
     write_guides(proc)
     write_reference(proc / "reference")
     mend_links(proc)
+    fold_cells(proc)
 
 
 if __name__ == "__main__":
