@@ -156,11 +156,11 @@ def test_unfit_outputs_are_found(source, outputs, problem):
 
 
 def text(source: str) -> nbformat.NotebookNode:
-    return nbformat.from_dict({"cell_type": "markdown", "source": source})
+    return nbformat.v4.new_markdown_cell(source)
 
 
 def code(source: str) -> nbformat.NotebookNode:
-    return nbformat.from_dict({"cell_type": "code", "source": source})
+    return nbformat.v4.new_code_cell(source)
 
 
 FIRST, SOLUTION = text("## Exercises\n\n**1.** One."), code(SOLVED)
