@@ -148,3 +148,39 @@ addEventListener("keydown", event => {
   const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName) || document.activeElement.isContentEditable;
   if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); openSearch(); }
 });
+
+// A reader's own marks, kept in this browser alone: lessons that were read, exercises that were done.
+const marks = {
+  read() { try { return JSON.parse(localStorage.getItem("marks")) || {}; } catch (e) { return {}; } },
+  set(name, on) {
+    const all = this.read();
+    if (on) all[name] = 1; else delete all[name];
+    try { localStorage.setItem("marks", JSON.stringify(all)); } catch (e) { /* private browsing */ }
+  },
+};
+
+function markBox(name, text, changed = () => {}) {
+  const box = Object.assign(document.createElement("input"), {type: "checkbox", checked: name in marks.read()});
+  box.addEventListener("change", () => { marks.set(name, box.checked); changed(); });
+  const label = Object.assign(document.createElement("label"), {className: "done"});
+  label.append(box, ` ${text}`);
+  return label;
+}
+
+const pageName = location.pathname.split("/").pop() || "index.html";
+
+function showRead() {
+  const all = marks.read();
+  for (const link of document.querySelectorAll(".course a")) {
+    const isRead = link.pathname.split("/").pop() in all;
+    link.classList.toggle("read", isRead);
+    link.title = isRead ? "Marked as read" : "";
+  }
+}
+
+if (document.querySelector(".title .kicker")?.textContent.includes("Lesson")) {
+  const exercises = [...document.querySelectorAll("section#exercises p")].filter(p => /^\d\./.test(p.querySelector("strong:first-child")?.textContent));
+  for (const p of exercises) p.append(" ", markBox(`${pageName}#${parseInt(p.textContent)}`, "Done"));
+  document.querySelector("nav.steps")?.before(markBox(pageName, "I have read this lesson", showRead));
+}
+showRead();
