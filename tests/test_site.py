@@ -17,6 +17,7 @@ import site_html
 import site_pages
 import site_reference
 from bs4 import BeautifulSoup
+from questions import QUESTIONS
 
 from annotated_mpnet import arguments
 import annotated_mpnet.configuration as c
@@ -625,6 +626,59 @@ def test_search_leads_to_names(page, base, words, target):
     page.keyboard.press("Enter")
     page.wait_for_url(base + target)
     assert words.lstrip("-") in page.locator(f'[id="{target.split("#")[1]}"]').inner_text()
+
+
+def test_search_answers_what_readers_ask(page, base):
+    "Of 50 questions, 45 find a page with the answer among the first three places."
+    page.goto(base + LESSONS[1])
+    found = page.evaluate("""async questions => {
+      const ask = await loadSearch();
+      return questions.map(question => ask(question).slice(0, 3).map(place => place.u));
+    }""", list(QUESTIONS))
+    assert len(QUESTIONS) == 50
+    wrong = {question: places for (question, pages), places in zip(QUESTIONS.items(), found)
+             if not any(place.startswith(tuple(pages)) for place in places)}
+    assert len(wrong) <= 5, wrong
+
+
+def test_the_mathematical_font_has_all_signs_of_the_formulas(pages):
+    said = re.search(r'--unicodes="([^"]+)"', read(ROOT / "docs/assets/fonts/README.md"))[1]
+    known = set()
+    for part in said.split(","):
+        first, _, last = part.removeprefix("U+").partition("-")
+        known |= set(range(int(first, 16), int(last or first, 16) + 1))
+    for url, page in pages.items():
+        signs = set("".join(formula.get_text() for formula in page.find_all("math")))
+        assert {sign for sign in signs if ord(sign) not in known} == set(), url
+
+
+@pytest.mark.parametrize("typed, target", [
+    ("permuttation", "03_permutation"),    # a typing error
+    ("tokenizing", "02"),                  # another form of the word
+    ("OOM", "docs/troubleshooting"),       # another word for it
+])
+def test_search_forgives(page, base, typed, target):
+    page.goto(base + LESSONS[1])
+    page.keyboard.press("/")
+    page.keyboard.type(typed)
+    page.wait_for_selector(".found a")
+    first = [a.get_attribute("href") for a in page.locator(".found a").all()[:3]]
+    assert any(place.removeprefix(base).startswith(target) for place in first), first
+    shown = page.locator(".found .what").all_inner_texts()[:3]
+    assert not any("import " in text or "def " in text for text in shown), shown  # prose, no code
+
+
+def test_a_reader_marks_lessons_and_exercises(page, base):
+    page.goto(base + LESSONS[0])
+    page.locator("label.done", has_text="I have read").locator("input").check()
+    exercises = page.locator("section#exercises label.done input")
+    exercises.nth(1).check()
+    page.reload()
+    assert page.locator("label.done", has_text="I have read").locator("input").is_checked()
+    assert [e.is_checked() for e in exercises.all()][:2] == [False, True]
+    page.goto(base + LESSONS[1])
+    read_lessons = page.locator(".course a.read")
+    assert [a.get_attribute("href") for a in read_lessons.all()] == [LESSONS[0]]
 
 
 def test_search_leads_to_where_a_word_is_defined(page, base):

@@ -2,6 +2,7 @@
 import html
 import re
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from bs4 import BeautifulSoup, Tag
 from site_html import relative
@@ -239,6 +240,12 @@ def page_facts(site: Site, page: Page) -> list[str]:
                  f'<a href="{colab}" rel="noopener">Open in Colab</a>']
     if page.source:
         facts.append(f'<a href="{site.repository}/{source}" rel="noopener">Source</a>')
+    if page.source and page.kind != "reference":   # those pages are generated
+        edit = f"{site.repository}/edit/{site.branch}/{page.source}"
+        title = quote(f"{page.source}: ")
+        problem = f"{site.repository}/issues/new?title={title}"
+        facts += [f'<a href="{edit}" rel="noopener">Edit this page</a>',
+                  f'<a href="{problem}" rel="noopener">Report a problem</a>']
     return facts
 
 
