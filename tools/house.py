@@ -1,10 +1,11 @@
 """The picture docs/images/house.svg: rooms of the package, and how often one imports another."""
 import ast
-import html
 import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+from drawing import LETTER, box, framed, words
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "annotated_mpnet"
@@ -25,37 +26,8 @@ ROOMS = {  # the lesson from which on a module belongs to a room, and the name o
 }
 MARGIN, GAP = 14, 6               # pixels, as all that follows
 NAME, CHIPS, STAIRS = 162, 300, 26  # widths: of a room's name, of its modules, of a step
-CHIP, LETTER = 20, 6.6            # height of a module's box, width of one of its letters
+CHIP = 20                         # height of a module's box
 MANY = 3                          # imports from which a step is drawn strong
-
-# Names of docs/assets/site.css, whose values hold where the picture stands in a page of the site.
-PALETTE = """\
-:root {
-  --context: #56B4E9; --mask: #E69F00; --paper: #fcfbf7; --ink: #20242e; --soft: #5b6170;
-  --line: #e4e0d4; --card: #ffffff; --tint: #f5f2e9;
-  --sans: "Instrument Sans", system-ui, sans-serif;
-  --mono: "JetBrains Mono", ui-monospace, Consolas, monospace;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #14171c; --ink: #e2e4e8; --soft: #a3aab6;
-    --line: #2c323c; --card: #1b1f26; --tint: #252b34;
-  }
-}"""
-LOOK = """\
-.house text { fill: var(--ink); font: 400 11px var(--mono); }
-.house .ground { fill: var(--paper); }
-.house .floor { fill: var(--card); stroke: var(--line); }
-.house .module { fill: var(--tint); stroke: var(--line); }
-.house .name { font: 600 13px var(--sans); }
-.house .soft { fill: var(--soft); }
-.house .middle { text-anchor: middle; }
-.house .end { text-anchor: end; }
-.house .none { fill: none; stroke: var(--line); }
-.house .few { fill: var(--context); fill-opacity: .3; }
-.house .many { fill: var(--context); }
-.house .own { fill: var(--mask); }
-.house .on { fill: #20242e; font-weight: 600; }"""
 
 
 def lesson_of(source: str) -> str:
@@ -114,39 +86,28 @@ def laid_out(modules: list[str]) -> list[tuple[str, float, int, float]]:
     return boxes
 
 
-def words(x: float, y: float, text: str, kind: str = "") -> str:
-    "A line of text."
-    class_ = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:g}" y="{y:g}"{class_}>{html.escape(text)}</text>'
-
-
-def box(x: float, y: float, width: float, height: float, kind: str, corner: int = 4) -> str:
-    "A rectangle."
-    size = f'width="{width:g}" height="{height:g}"'
-    return f'<rect x="{x:g}" y="{y:g}" {size} rx="{corner}" class="{kind}"/>'
-
-
 def floor(number: str, room: Room, top: float) -> tuple[list[str], float]:
     "One room with its modules, and its height."
     boxes = laid_out(room.modules)
     lines = boxes[-1][2] + 1
     height = lines * (CHIP + GAP) + 2 * GAP + 2
-    parts = [box(MARGIN, top, NAME + CHIPS + 2 * GAP, height, "floor", 8),
+    parts = [box(MARGIN, top, NAME + CHIPS + 2 * GAP, height, "card", 8),
              words(MARGIN + 10, top + 24, number, "soft"),
              words(MARGIN + 40, top + 24, room.name, "name")]
     for module, x, line, width in boxes:
         left, y = MARGIN + NAME + GAP + x, top + GAP + 4 + line * (CHIP + GAP)
-        parts += [box(left, y, width, CHIP, "module"), words(left + 6, y + 14, module)]
+        parts += [box(left, y, width, CHIP, "chip"), words(left + 6, y + 14, module)]
     return parts, height
 
 
 def step(imports: Counter, row: str, column: str, left: float, middle: float) -> list[str]:
     "The square that says how often a room imports from another, or within itself."
     n, side = imports[row, column], STAIRS - 4
-    kind = "none" if not n else "own" if row == column else "many" if n >= MANY else "few"
+    kind = "context" if n >= MANY else "context faint"
+    kind = "none" if not n else "mask" if row == column else kind
     parts = [box(left + 2, middle - side / 2, side, side, kind)]
     if n:
-        on = " on" if kind in ("own", "many") else ""
+        on = " on" if kind in ("mask", "context") else ""
         parts.append(words(left + STAIRS / 2, middle + 4, str(n), "middle" + on))
     return parts
 
@@ -159,19 +120,6 @@ def told(rooms: dict[str, Room], imports: Counter) -> str:
         lines.append(f"{row} {room.name}: {', '.join(room.modules)}; imports "
                      f"{', '.join(others) or 'nothing from other rooms'}.")
     return " ".join(["From the ground up.", *lines, "No room imports from one above it."])
-
-
-def framed(width: float, height: float, about: str, parts: list[str]) -> str:
-    "The SVG around what was drawn, with the picture in words."
-    size = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="house" {size} role="img" '
-        'aria-labelledby="house-title house-desc">',
-        '<title id="house-title">The rooms of the package, and who imports from whom</title>',
-        f'<desc id="house-desc">{html.escape(about)}</desc>',
-        f'<style id="palette">\n{PALETTE}\n</style>',
-        f"<style>\n{LOOK}\n</style>",
-        box(0, 0, width, height, "ground", 12), *parts, "</svg>", ""])
 
 
 def picture(root: Path = ROOT) -> str:
@@ -189,4 +137,5 @@ def picture(root: Path = ROOT) -> str:
     for n, column in enumerate(rooms):
         parts.append(words(stairs + (n + 0.5) * STAIRS, top + 12, column, "middle soft"))
     width = stairs + len(rooms) * STAIRS + MARGIN
-    return framed(width, top + 24, told(rooms, imports), parts)
+    title = "The rooms of the package, and who imports from whom"
+    return framed("house", title, told(rooms, imports), width, top + 24, parts)

@@ -107,9 +107,11 @@ def output_text(output: dict) -> str:
 def figure_problems(options: dict, code: str, outputs: list[dict]) -> list[str]:
     "What the figures of one cell lack; `code` includes the functions that it calls."
     problems = []
-    if any("image/png" in o.get("data", {}) for o in outputs):
+    kinds = {kind for output in outputs for kind, _ in lessons.pictures(output)}
+    if kinds and options.get("include") is not False:
         lacking = [k for k in ("label", "fig-cap", "fig-alt") if not options.get(k)]
         problems += [f"a figure without {k}" for k in lacking]
+    if "image/png" in kinds:
         unnamed = [axis for axis, pattern in NAMED.items() if not pattern.search(code)]
         problems += [f"a figure whose {axis} axis has no label" for axis in unnamed]
     pages = [o.get("data", {}).get("text/html", "") for o in outputs]
@@ -325,8 +327,17 @@ def architecture_current() -> list[str]:
     return [f"{p.relative_to(house.ROOT)} is not what the package says: {MEND}" for p in stale]
 
 
+def pictures_current() -> list[str]:
+    "The pictures that travel with the package are what the package draws."
+    import pictures  # here, since it imports the package, which may be what is broken
+
+    return [f"{path.relative_to(ROOT)} is not what tools/pictures.py draws: {MEND}"
+            for path, text in pictures.all_of_them().items()
+            if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
 CHECKS = (exported_and_clean, outputs_saved, course_current, readme_current, configuration_current,
-          teachers_current, architecture_current)
+          teachers_current, architecture_current, pictures_current)
 
 
 def main() -> int:

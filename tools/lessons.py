@@ -1,4 +1,5 @@
 """What a lesson says of itself: goals, time, exercises, figures; for pages, slides and checks."""
+import base64
 import re
 from configparser import ConfigParser
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Figure:
     label: str
     caption: str
     alt: str
-    png: str # base64
+    source: str # of an <img>: the picture itself
 
 
 @dataclass
@@ -81,8 +82,21 @@ def figures(cells: list) -> list[Figure]:
     for cell in cells:
         options = readme.cell_options(cell.source)[0] if cell.cell_type == "code" else {}
         said = [options.get(key, "") for key in ("label", "fig-cap", "fig-alt")]
-        data = [o.get("data", {}) for o in cell.get("outputs", [])]
-        found += [Figure(*said, d["image/png"]) for d in data if "image/png" in d]
+        if options.get("include") is False:
+            continue
+        for kind, data in (p for output in cell.get("outputs", []) for p in pictures(output)):
+            found.append(Figure(*said, f"data:{kind};base64,{data}"))
+    return found
+
+
+def pictures(output) -> list[tuple[str, str]]:
+    "Kind and data, in base64, of the pictures in one saved output."
+    data, found = output.get("data", {}), []
+    if "image/png" in data:
+        found.append(("image/png", data["image/png"].strip()))
+    if "image/svg+xml" in data:
+        drawn = data["image/svg+xml"].encode("utf-8")
+        found.append(("image/svg+xml", base64.b64encode(drawn).decode()))
     return found
 
 

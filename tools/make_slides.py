@@ -116,8 +116,7 @@ def output_html(output: dict) -> tuple[str, float]:
 
 def figure_html(figure: lessons.Figure) -> str:
     "A figure and its caption."
-    source = f"data:image/png;base64,{figure.png.strip()}"
-    return (f'<figure><img src="{source}" alt="{html.escape(figure.alt)}">'
+    return (f'<figure><img src="{figure.source}" alt="{html.escape(figure.alt)}">'
             f"<figcaption>{to_html(figure.caption)}</figcaption></figure>")
 
 

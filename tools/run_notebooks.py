@@ -45,7 +45,7 @@ def main(prefixes: list[str]) -> int:
     if not paths:
         sys.exit("there is no notebook in nbs/")
     subprocess.run([BIN / "nbdev_export"], cwd=ROOT, check=True)
-    failed = 0
+    failed = subprocess.run([sys.executable, ROOT / "tools/pictures.py"], cwd=ROOT).returncode != 0
     for path in paths:
         started = time.time()
         error = run(path)

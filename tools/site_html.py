@@ -124,15 +124,25 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
             img["loading"] = "lazy"
         frame = img.find_parent("figure") or img.parent
         frame["class"] = [*frame.get("class", []), "picture"]
+    for drawing in main.select(".cell-output-display svg"):
+        take_colours(drawing)
 
 
 def draw_inline(img: Tag, file: Path) -> None:
-    "A drawing stands in the page itself and takes the site's colours, which the reader chooses."
-    drawing = parse(file.read_text(encoding="utf-8"))
-    drawing.find(id="palette").decompose()
-    frame = img.find_parent("figure") or img.parent
-    frame["class"] = [*frame.get("class", []), "picture", "drawing"]
+    "A drawing stands in the page itself."
+    drawing = parse(file.read_text(encoding="utf-8")).svg
     img.replace_with(drawing)
+    take_colours(drawing)
+
+
+def take_colours(drawing: Tag) -> None:
+    "A drawing in a page takes the site's colours, which the reader chooses, and says its text."
+    drawing.find(id="palette").decompose()
+    if alt := drawing.attrs.pop("alt", ""):
+        drawing.desc.string = alt
+    frame = drawing.find_parent("figure") or drawing.parent
+    small = ["small"] if int(drawing["width"]) < WIDEST_PICTURE else []
+    frame["class"] = [*frame.get("class", []), "picture", "drawing", *small]
 
 
 # code

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
+import course_map
 from bs4 import BeautifulSoup, Tag
 from site_html import relative
 
@@ -214,7 +215,10 @@ def title_block(site: Site, page: Page) -> str:
     lead = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(page.description, quote=False))
     below = f'<p class="lead">{lead}</p>' if lead else ""
     facts = f'<p class="facts">{"".join(page_facts(site, page))}</p>'
-    return f'<div class="title">{above}<h1>{page.title}</h1>{below}{facts}</div>'
+    lessons = {lesson_number(link.url): relative(link.url, page.url) for link in reading_order(site)
+               if lesson_number(link.url)}
+    map_ = course_map.block(number, lessons) if number else ""
+    return f'<div class="title">{above}<h1>{page.title}</h1>{below}{facts}{map_}</div>'
 
 
 def section_of(site: Site, page: Page) -> str:
