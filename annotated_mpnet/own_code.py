@@ -133,8 +133,8 @@ Dropout = nn.Dropout
 _PARTS = {  # module -> what of it the file is made of, in this order
     "positions": ("bucket_starts", "relative_position_bucket", "RelativePositionBias"),
     "attention": ("dense_bias", "MPNetSelfAttention"),
-    "model": ("ACTIVATION_FUNCTIONS", "MPNetEmbeddings", "MPNetLayer", "MPNetEncoder",
-              "MPNetLMHead"),
+    "encoder": ("ACTIVATION_FUNCTIONS", "MPNetEmbeddings", "MPNetLayer", "MPNetEncoder"),
+    "model": ("MPNetLMHead",),
     "own_code": ("AnnotatedMPNetConfig", "AnnotatedMPNetPreTrainedModel",
                  "AnnotatedMPNetModel", "AnnotatedMPNetForMaskedLM"),
 }

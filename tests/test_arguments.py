@@ -595,9 +595,9 @@ def test_attention_backend_reaches_the_model(place):
 
 
 def test_gradient_checkpointing_reaches_the_model(place, monkeypatch):
-    from annotated_mpnet import model
-    watched = Mock(wraps=model.checkpoint)
-    monkeypatch.setattr(model, "checkpoint", watched)
+    from annotated_mpnet import encoder
+    watched = Mock(wraps=encoder.checkpoint)
+    monkeypatch.setattr(encoder, "checkpoint", watched)
     trained("--total-updates", "2")
     assert not watched.called
     trained("--total-updates", "2", "--gradient-checkpointing")
