@@ -29,19 +29,19 @@ PATIENCE = 1800 # seconds that reading, writing and starting may take before a r
 
 
 class Exchange:
-    "What the processes of a run, numbered from 0, tell each other; one alone is one of 1."
+    "How the processes of a run, numbered from 0, exchange numbers and things; one alone is one of 1."
 
     def __init__(self,
                  rank: int = 0,  # the number of this process
                  size: int = 1,  # how many there are
                  group=None,     # for numbers on the CPU, over Gloo; None: alone
-                 watch=None,     # the `Watch` of this process (lesson 08c)
+                 watch=None,     # of this process; None: nothing watches the others
                 ):
         self.rank, self.size, self.group, self.watch = rank, size, group, watch
         self.first = rank == 0
 
     def mark(self, patient: bool = False) -> None: # True: what comes now may take long
-        "Say that this rank makes progress."
+        "Report that this rank makes progress."
         if self.watch:
             self.watch.mark(PATIENCE if patient else None)
 
@@ -55,7 +55,7 @@ class Exchange:
             self.watch.mark()
 
     def gather(self, numbers: Sequence[float]) -> torch.Tensor: # (size, n) float64, a row a rank
-        "Everybody's numbers, for everybody."
+        "The numbers of all ranks, for every rank."
         mine = torch.tensor(numbers, dtype=torch.float64)
         if self.group is None:
             return mine[None]
@@ -65,7 +65,7 @@ class Exchange:
         return torch.stack(rows)
 
     def collect(self, thing: Any) -> list: # what can be pickled -> that of each rank
-        "Everybody's thing, for everybody."
+        "A thing of each rank, for every rank."
         if self.group is None:
             return [thing]
         things = [None] * self.size
@@ -74,7 +74,7 @@ class Exchange:
         return things
 
     def to_first(self, x: torch.Tensor) -> list[torch.Tensor]: # x on the CPU; empty elsewhere
-        "Everybody's tensor, for the first rank."
+        "A tensor of each rank, for the first one."
         if self.group is None:
             return [x]
         into = [torch.empty_like(x) for _ in range(self.size)] if self.first else None
@@ -96,7 +96,7 @@ class Ranks(Exchange):
     "The processes of a run, and what they decide and add up together."
 
     def share(self, make: Callable) -> Any:
-        "What a function gives on rank 0, or its user error, for everybody."
+        "What a function gives on rank 0, or its user error, for every rank."
         if self.group is None:
             return make()
         things = [_outcome(make) if self.first else None]
@@ -141,7 +141,7 @@ class Ranks(Exchange):
 
 # %% ../nbs/08b_ranks.ipynb #08b-012
 class Losses(nn.Module):
-    "The losses of a model as a forward pass: DDP and FSDP act on what goes through `forward`."
+    "The losses of a model as a forward pass: DDP and FSDP act on a module's `forward`."
 
     def __init__(self, model: MPNetForPretraining):
         super().__init__()
@@ -205,7 +205,7 @@ def restarts() -> int: # how often torchrun has started this run again
 def leave_marker(folder: Path, # of a run, which is now this run's own
                  ranks: Ranks,
                 ) -> None:
-    "Note which launcher this run is of: started again by torchrun, it will know its own files."
+    "Note which launcher started this run: started again by torchrun, it will know its own files."
     if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
         return
     names = ranks.collect(launch_name())
@@ -220,6 +220,9 @@ def is_restart(folder: Path) -> bool: # of a run
         return restarts() > 0 and launch_name() in (folder / MARKER).read_text().splitlines()
     return False
 
+# %% ../nbs/08b_ranks.ipynb #08b-launched
+#| code-fold: true
+#| code-summary: "Was this process started by torchrun? Checks of its environment"
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

@@ -106,7 +106,7 @@ def _why_not(error: Exception, # that a dataset raised when it was opened
             ) -> str: # one line
     "Why a dataset can't be opened."
     if complaints.last:
-        return f"{complaints.last}; --skip-broken-shards passes over broken Parquet files"
+        return f"{complaints.last}; --skip-broken-shards skips broken Parquet files"
     if isinstance(error, StopIteration):
         return "there is no sample in it"
     reason = short(error, 300) or type(error).__name__
@@ -137,7 +137,7 @@ def _without_broken(builder,                # of Parquet files in a local folder
 
 # %% ../nbs/07d_sources.ipynb #07d-007b
 def _open(config: PretrainConfig, place: Path | None, so_far: dict) -> Opened:
-    "`open_dataset`, whose errors say what of them is `so_far` known."
+    "`open_dataset`; `so_far` keeps what is known for the message of an error."
     builder = _builder(config, place)
     files = (builder.config.data_files or {}).get("train")
     so_far["files"] = files

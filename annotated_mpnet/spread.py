@@ -59,8 +59,8 @@ class OneProcess(Saver):
     def place(self,
               model: MPNetForPretraining, # on the CPU, the same on every rank
               device: torch.device,
-             ) -> nn.Module: # what the forward pass of an update goes through
-        "Bring the model to where it learns."
+             ) -> nn.Module: # what computes the losses of an update
+        "Bring the model to its device."
         return Losses(model.to(device))
 
     def micro_batch(self,
@@ -82,7 +82,7 @@ class OneProcess(Saver):
         return norm
 
     def evaluated(self, losses: Any) -> nn.Module: # losses: what `place` gave
-        "What an evaluation goes through."
+        "What computes the losses of an evaluation."
         return losses.model
 
     def release(self, losses: Any) -> None: # losses: what `place` gave
