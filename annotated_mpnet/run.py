@@ -27,7 +27,7 @@ from .model import MPNetForPretraining
 from .optimization import make_optimizer, set_hyperparameters
 from .schema import own_settings
 from .start import Start
-from .tracking import peak_flops
+from .machine import peak_flops
 from .update import Counts, Step
 
 # %% ../nbs/11e_a_runs_state.ipynb #11e-007

@@ -16,7 +16,7 @@ import torch
 from .configuration import ModelConfig
 from .ranks import Ranks
 from .spread import OneProcess
-from .tracking import update_flops
+from .machine import update_flops
 
 # %% ../nbs/11c_one_update.ipynb #11c-007
 class Counts(NamedTuple):

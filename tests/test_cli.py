@@ -406,7 +406,7 @@ def test_any_words_end_in_a_line(words, place, monkeypatch, capsys, own_logging)
     monkeypatch.chdir(place)
     # Whatever gets that far is not trained.
     monkeypatch.setattr("annotated_mpnet.trainer.loop", lambda *_: None)
-    monkeypatch.setattr("annotated_mpnet.trainer.load_model", lambda path: pytest.fail("trained"))
+    monkeypatch.setattr("annotated_mpnet.pieces.load_model", lambda path: pytest.fail("trained"))
     before = listing(place)
     # The files and the sizes come last and win, so that nothing large is built; a bad folder ends
     # what is left.

@@ -219,12 +219,13 @@ def test_a_number_lost_on_one_rank_is_lost_for_all(place):
     argv = [*MODEL, *FILES, "--batch-size", "4", "--total-updates", "20"]
     lose = ON_ONE.format(do="numbers = (numbers[0] * float('nan'), *numbers[1:])")
     said = finished(argv, place, patch=lose + """
+from annotated_mpnet import pieces
 end = trainer.save
 def save(run, name, *more):
     with open(f"weights-{os.environ['RANK']}", "a") as file:
         print(name, float(sum(p.double().sum() for p in run.model.parameters())), file=file)
     return end(run, name, *more)
-trainer.save = save
+trainer.save = pieces.save = save
 """)
     lost = "1 updates since the last line had a loss or gradient that is not finite"
     assert said.count(lost) == 1
