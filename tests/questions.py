@@ -3,7 +3,7 @@ QUESTIONS = {
     "OOM": ["docs/troubleshooting", "20_", "12"],
     "out of memory": ["docs/troubleshooting", "20_"],
     "bf16": ["docs/glossary", "12", "10b_", "20_", "docs/training"],
-    "mixed precision": ["docs/glossary", "12", "10b_", "20_", "docs/training", "docs/configuration"],
+    "mixed precision": ["docs/glossary", "12", "10b_", "20_", "docs/training", "docs/conf"],
     "how do I install it": ["index", "docs/contributing", "docs/training"],
     "run in colab": ["index", "docs/training", "docs/teachers"],
     "multi-gpu": ["21_", "docs/training", "08"],
