@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import course
+import course
 import pytest
 import readme
 import serve_docs
@@ -628,6 +629,12 @@ def test_search_leads_to_names(page, base, words, target):
     page.keyboard.press("Enter")
     page.wait_for_url(base + target)
     assert words.lstrip("-") in page.locator(f'[id="{target.split("#")[1]}"]').inner_text()
+
+
+def test_the_site_lists_the_lessons_as_the_course_does(pages):
+    links = pages[LESSONS[1]].select("nav.course a")
+    listed = [a["href"] for a in links if a["href"] in LESSONS]
+    assert listed == [path.with_suffix(".html").name for path in course.in_order()]
 
 
 def test_search_answers_what_readers_ask(page, base):

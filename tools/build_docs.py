@@ -191,6 +191,8 @@ def write_site(rendered: Path, out: Path, kept: dict[str, str]) -> int:
         if page.kind != "error":
             entries += site_search.sections(page.main, url, page.title, page.kind)
             entries += site_search.argument_entries(page.main, url)
+        if url == "docs/glossary.html":
+            entries += site_search.glossary_entries(page.main, url)
         text = site_shell.whole(site, page)
         for mark, output in kept.items():
             text = text.replace(mark, output)

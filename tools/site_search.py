@@ -43,7 +43,7 @@ def sections(main: Tag, url: str, title: str, kind: str) -> list[dict]:
         tags = (c for c in section.children if isinstance(c, Tag))
         parts = [c for c in tags if c not in inner and c is not heading]
         prose, code = prose_and_code(parts)
-        emphasized = (words(t).lower() for p in parts for t in p.find_all(["em", "strong"]))
+        emphasized = (words(t).lower().rstrip(".:") for p in parts for t in p.find_all(["em", "strong"]))
         terms = sorted({term for term in emphasized if len(term) < 40})
         name = words(heading).removesuffix("#").strip() if heading else ""
         anchor = "" if whole else f"#{section['id']}"
@@ -57,6 +57,14 @@ def argument_entries(main: Tag, url: str) -> list[dict]:
     rows = {row["id"]: words(row) for row in main.select("table.arguments tbody tr[id]")}
     return [entry(f"{url}#{name}", "Configuration", f"--{name}", "argument", text, "", [])
             for name, text in rows.items()]
+
+
+def glossary_entries(main: Tag, url: str) -> list[dict]:
+    "An entry for each word of the glossary."
+    items = [(item.find("a", id=True), item) for item in main.find_all("li")]
+    return [entry(f"{url}#{anchor['id']}", "Glossary", words(item.strong).rstrip("."), "term",
+                  words(item), "", [words(item.strong).lower().rstrip(".")])
+            for anchor, item in items if anchor and item.strong]
 
 
 def write(entries: list[dict]) -> str:
