@@ -286,6 +286,8 @@ def frame_goals(main: Tag) -> None:
 def fold_solutions(main: Tag) -> None:
     "What a folded solution prints is folded with it: it gives the answer away."
     for details in main.select("div.cell > details.code-fold"):
+        if details.summary.text.strip() != "Solution":
+            continue  # what a folded figure shows is what it is for
         for output in details.find_next_siblings(class_="cell-output"):
             details.append(output.extract())
 
