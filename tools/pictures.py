@@ -174,7 +174,7 @@ def ruler() -> str:
     starts, written = [start for _, start, _ in segments(1, far)][7:], 0.0
     for start in starts:
         if (x := MARGIN + (start - 1) * fine) > written + 15:
-            parts.append(words(x, 243, f"+{start}", "soft"))
+            parts.append(words(x, 243, start, "soft"))
             written = x
     parts.append(words(MARGIN, 270, "blue: the query and keys before it; green: keys after", "say"))
     about = (f"Two rulers. Over the first stand the tokens of the sentence at their distances from "

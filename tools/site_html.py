@@ -126,6 +126,10 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
         frame["class"] = [*frame.get("class", []), "picture"]
     for drawing in main.select(".cell-output-display svg"):
         take_colours(drawing)
+    for caption in main.select("figcaption"):  # which smalldocs takes as plain text
+        text = re.sub(r"\*(\w[^*]*)\*", r"<em>\1</em>", caption.decode_contents())
+        caption.clear()
+        caption.append(parse(text))
 
 
 def draw_inline(img: Tag, file: Path) -> None:
