@@ -135,6 +135,18 @@ def test_html_outputs_pass_unchanged(site, tmp_path, monkeypatch):
     assert page.replace(mark, kept) == f"<main>{figure}</main>"
 
 
+def test_drawings_and_figures_stand_in_the_open(pages):
+    drawings = 0
+    for name, page in pages.items():
+        assert page.find(id="palette") is None, f"{name}: a drawing with colours of its own"
+        assert len(page.select(".title .map svg")) == (name in LESSONS)
+        drawings += len(page.select("figure.drawing svg"))
+        for figure in page.select("article figure"):
+            folded = figure.find_parent("details")
+            assert folded is None or folded.summary.text.strip() == "Solution", name
+    assert drawings >= 5
+
+
 # Pages that must agree with something else
 
 def test_readme_and_front_page_come_from_the_same_notebook(pages):

@@ -4,6 +4,7 @@
 
 Lessons show them as they travel with the package; the site puts them into its pages.
 """
+from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -173,7 +174,7 @@ def ruler() -> str:
     starts, written = [start for _, start, _ in segments(1, far)][7:], 0.0
     for start in starts:
         if (x := MARGIN + (start - 1) * fine) > written + 15:
-            parts.append(words(x, 243, f"+{start}", "soft"))
+            parts.append(words(x, 243, start, "soft"))
             written = x
     parts.append(words(MARGIN, 270, "blue: the query and keys before it; green: keys after", "say"))
     about = (f"Two rulers. Over the first stand the tokens of the sentence at their distances from "
@@ -216,11 +217,12 @@ def said(y: float, name: str, shape: str) -> list[str]:
     return [words(MARGIN, y, name, "name"), words(MARGIN, y + 15, shape, "soft")]
 
 
-def card(y: float, height: float, name: str, text: str, right: str = "") -> list[str]:
+def card(y: float, height: float, name: str, text: str, right: Sequence[str] = ()) -> list[str]:
     "A part of the model."
-    return [box(LEFT, y, ACROSS, height, "card"), words(LEFT + 8, y + 18, name, "name"),
-            words(LEFT + 8, y + 34, text, "say"),
-            words(LEFT + ACROSS - 8, y + 18, right, "soft end")]
+    parts = [box(LEFT, y, ACROSS, height, "card"), words(LEFT + 8, y + 18, name, "name"),
+             words(LEFT + 8, y + 34, text, "say")]
+    return parts + [words(LEFT + ACROSS - 8, y + 18 + 16 * n, text, "soft end")
+                    for n, text in enumerate(right)]
 
 
 def strip(y: float, blocks: list[str]) -> list[str]:
@@ -237,7 +239,7 @@ def layers(y: float, some: Example, is_: dict[str, str]) -> tuple[list[str], flo
         last = n == n_layers - 1
         rows, asks = (P, LEFT + (15 - P / 2) * PITCH) if last else (is_["rows"], LEFT + ACROSS / 2)
         parts += [*card(y, 44, f"layer {n}", f"{rows} rows attend to {is_['keys']} keys",
-                        "attention, feed-forward"),
+                        right=["attention, feed-forward"]),
                   arrow((WIDTH - 26, y + 22), (LEFT + ACROSS + 1, y + 22)),
                   arrow((asks, y + 44), (asks, y + 60)), *strip(y + 62, some.blocks[-int(rows):])]
         if not last:
@@ -262,8 +264,8 @@ def model() -> str:
         if n == some.blocks.index(block):
             parts.append(words(LEFT + n * PITCH, 14, block, "say soft"))
     parts += [arrow((middle, y + 23), (middle, y + 36)),
-              *card(y + 38, 44, "token embeddings", "+ position embeddings", is_["tokens"]),
-              words(LEFT + ACROSS - 8, y + 72, is_["positions"], "soft end"),
+              *card(y + 38, 44, "token embeddings", "+ position embeddings",
+                    right=[is_["tokens"], is_["positions"]]),
               arrow((middle, y + 82), (middle, y + 97)), *said(y + 101, "x", is_["x"]),
               *strip(y + 99, some.blocks), arrow((middle, y + 110), (middle, y + 125))]
     drawn, end = layers(y + 127, some, is_)

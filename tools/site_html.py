@@ -126,6 +126,10 @@ def place_pictures(main: Tag, page: str, out: Path) -> None:
         frame["class"] = [*frame.get("class", []), "picture"]
     for drawing in main.select(".cell-output-display svg"):
         take_colours(drawing)
+    for caption in main.select("figcaption"):  # which smalldocs takes as plain text
+        text = re.sub(r"\*(\w[^*]*)\*", r"<em>\1</em>", caption.decode_contents())
+        caption.clear()
+        caption.append(parse(text))
 
 
 def draw_inline(img: Tag, file: Path) -> None:
@@ -286,6 +290,8 @@ def frame_goals(main: Tag) -> None:
 def fold_solutions(main: Tag) -> None:
     "What a folded solution prints is folded with it: it gives the answer away."
     for details in main.select("div.cell > details.code-fold"):
+        if details.summary.text.strip() != "Solution":
+            continue  # what a folded figure shows is what it is for
         for output in details.find_next_siblings(class_="cell-output"):
             details.append(output.extract())
 
