@@ -83,7 +83,7 @@ function revealed(view, {ids, predicted, rank, truth}) {
   const yours = !word ? "You gave up." : right ? `“${word}” is right.`
     : `You said “${word}”` + (id === undefined ? ", which is no token of the model's."
       : `, to which MPNet gives ${percent(logs[id])}.`);
-  const lanes = Object.keys(NAMES).map(objective => make("section", {className: "lane", "aria-label": NAMES[objective]},
+  const lanes = Object.keys(NAMES).map(objective => make("div", {className: "lane", role: "group", "aria-label": NAMES[objective]},
     make("h3", {}, NAMES[objective]), bars(store, store.predict(objective, {}, ids, predicted)[rank], truth, 3)));
   return [make("p", {role: "status"}, `${yours} The word is “${store.token(truth)}”.`),
     make("div", {className: "lanes"}, ...lanes),

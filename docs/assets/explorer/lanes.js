@@ -105,7 +105,7 @@ function lane(view, objective) {
     const logs = store.predict(objective)[rank];
     parts.push(bars(store, logs, store.sentence.ids[position]));
   }
-  return make("section", {className: "lane", "aria-label": NAMES[objective]}, ...parts);
+  return make("div", {className: "lane", role: "group", "aria-label": NAMES[objective]}, ...parts);
 }
 
 const logOf = (store, objective, rank) =>

@@ -54,7 +54,7 @@ function lane(store, objective) {
   const shown = ids.map((id, i) => predicted.includes(i)
     ? {...hidden, own: i === predicted[0]}
     : {kind: "context", text: store.token(id), own: false});
-  return make("section", {className: "lane", "aria-label": name}, make("h3", {}, name),
+  return make("div", {className: "lane", role: "group", "aria-label": name}, make("h3", {}, name),
     tokens(shown, `What the first prediction of ${name} sees`),
     store.ready ? bars(store, store.predict(objective, {}, ids, predicted)[0]) : "");
 }
