@@ -99,10 +99,8 @@ def stored(folder: Path = FOLDER) -> dict[str, torch.Tensor]: # with both files
     return weights
 
 
-def write(source: Path, folder: Path = FOLDER, bits: int = 8) -> int: # the bytes written
-    "Both files of the model in `source`."
-    model, tokenizer = from_huggingface(source)
-    tokens = vocabulary(tokenizer)
+def save(folder: Path, model, tokens: list[str], bits: int = 8) -> int: # the bytes written
+    "Both files of a model and its vocabulary."
     weights = model.state_dict()
     for name in ("mpnet.embeddings.word_embeddings.weight", "lm_head.bias"):
         weights[name] = weights[name][:len(tokens)]  # without the vocabulary's padding
@@ -118,6 +116,12 @@ def write(source: Path, folder: Path = FOLDER, bits: int = 8) -> int: # the byte
     (folder / "model.json").write_text(text + "\n", encoding="utf-8")
     (folder / "weights.bin").write_bytes(held)
     return len(held) + len(text)
+
+
+def write(source: Path, folder: Path = FOLDER, bits: int = 8) -> int: # the bytes written
+    "Both files of the model in `source`."
+    model, tokenizer = from_huggingface(source)
+    return save(folder, model, vocabulary(tokenizer), bits)
 
 
 def main() -> int:

@@ -27,8 +27,10 @@ export class Model {
     this.config = description.config;
     this.tokenizer = new WordPiece(description.vocabulary);
     this.parameters = new Map(description.tensors.map(t => [t.name, unpack(buffer, t)]));
-    const {dim, heads} = this.config;
+    const {dim, heads, longest, starts} = this.config;
     this.size = dim / heads; // of a head
+    const distances = Array.from({length: 2 * longest + 1}, (_, i) => i - longest);
+    this.buckets = distances.map(distance => bucketOf(distance, starts));
   }
 
   get(name) {
@@ -58,9 +60,9 @@ export class Model {
   }
 
   bias(head, distance) { // what a head adds to a score for a key so far to the right
-    const {heads, starts} = this.config;
+    const {heads, longest} = this.config;
     const table = this.get("mpnet.encoder.relative_attention_bias.weight");
-    return table[bucketOf(distance, starts) * heads + head];
+    return table[this.buckets[distance + longest] * heads + head];
   }
 
   // What each asking row gathers from the keys that it sees (lesson 05). `note` is given what
@@ -82,7 +84,9 @@ export class Model {
         const mask = keys.map(key => sees(row, key) ? 0 : -Infinity);
         const weights = softmax(scores.map((score, j) => score + bias[j] + mask[j]));
         weights.forEach((weight, j) => {
-          for (let c = first; c < first + size; c++) gathered[i * dim + c] += weight * v[j * dim + c];
+          for (let c = first; c < first + size; c++) {
+            gathered[i * dim + c] += weight * v[j * dim + c];
+          }
         });
         if (note) note({layer, head, row, keys, scores, bias, mask, weights});
       }
@@ -91,7 +95,8 @@ export class Model {
   }
 
   layer(i, x, asking, keys, options) { // attention, then feed-forward, each with a residual
-    const name = `mpnet.encoder.layer.${i}`, own = x.subarray(x.length - asking.length * this.config.dim);
+    const name = `mpnet.encoder.layer.${i}`;
+    const own = x.subarray(x.length - asking.length * this.config.dim);
     const attended = add(own, this.attend(i, x, asking, keys, options));
     const h = layerNorm(attended, this.norm(`${name}.attention.LayerNorm`));
     const inner = gelu(linear(h, this.dense(`${name}.intermediate.dense`)));
@@ -100,7 +105,8 @@ export class Model {
   }
 
   head(hidden) { // (rows, dim) -> (rows, vocabulary) logits; the matrix is the embedding table
-    const h = layerNorm(gelu(linear(hidden, this.dense("lm_head.dense"))), this.norm("lm_head.layer_norm"));
+    const dense = gelu(linear(hidden, this.dense("lm_head.dense")));
+    const h = layerNorm(dense, this.norm("lm_head.layer_norm"));
     const bias = this.get("lm_head.bias");
     const weight = this.get("mpnet.embeddings.word_embeddings.weight");
     return linear(h, {weight, bias, outer: bias.length, inner: this.config.dim});
@@ -118,8 +124,7 @@ export class Model {
     return predicted.map((_, rank) => logits.subarray(rank * n, (rank + 1) * n));
   }
 
-  // For each hidden token: the logarithm of each token's probability. Special tokens stand at no
-  // hidden place in training, and are as unlikely here as the model says.
+  // For each hidden token: the logarithm of each token's probability.
   predict(ids, predicted, objective, options) {
     return this.logits(ids, predicted, objective, options).map(logSoftmax);
   }

@@ -1,31 +1,45 @@
 // The little linear algebra that the model needs. A matrix is a Float32Array, row after row.
 
-// y = x W' + b with x (n, inner), W (outer, inner). Four rows of W at once: each number of x is
-// then read once for four products, which makes it twice as fast.
+// y = x W' + b with x (n, inner), W (outer, inner). Two rows of x with four of W at once: six
+// numbers are then read for eight products, which makes it three times as fast as one by one.
 export function linear(x, {weight, bias, outer, inner}) {
   const n = x.length / inner, y = new Float32Array(n * outer), whole = outer - outer % 4;
   for (let o = 0; o < whole; o += 4) {
-    const w0 = o * inner, w1 = w0 + inner, w2 = w1 + inner, w3 = w2 + inner;
-    for (let i = 0; i < n; i++) {
-      const at = i * inner, to = i * outer + o;
-      let a = bias[o], b = bias[o + 1], c = bias[o + 2], d = bias[o + 3];
-      for (let k = 0; k < inner; k++) {
-        const value = x[at + k];
-        a += value * weight[w0 + k];
-        b += value * weight[w1 + k];
-        c += value * weight[w2 + k];
-        d += value * weight[w3 + k];
-      }
-      y[to] = a;
-      y[to + 1] = b;
-      y[to + 2] = c;
-      y[to + 3] = d;
-    }
+    for (let i = 0; i < n; i += 2) eight(x, i, Math.min(i + 1, n - 1), weight, bias, o, inner, outer, y);
   }
   for (let o = whole; o < outer; o++) {
     for (let i = 0; i < n; i++) y[i * outer + o] = bias[o] + dot(x, i * inner, weight, o * inner, inner);
   }
   return y;
+}
+
+// Rows i and j of y, columns o to o + 3. The last row of an odd number is computed twice.
+function eight(x, i, j, weight, bias, o, inner, outer, y) {
+  let a = bias[o], b = bias[o + 1], c = bias[o + 2], d = bias[o + 3];
+  let e = a, f = b, g = c, h = d;
+  const xi = i * inner, xj = j * inner;
+  const w0 = o * inner, w1 = w0 + inner, w2 = w1 + inner, w3 = w2 + inner;
+  for (let k = 0; k < inner; k++) {
+    const u = x[xi + k], v = x[xj + k];
+    const p = weight[w0 + k], q = weight[w1 + k], r = weight[w2 + k], s = weight[w3 + k];
+    a += u * p;
+    b += u * q;
+    c += u * r;
+    d += u * s;
+    e += v * p;
+    f += v * q;
+    g += v * r;
+    h += v * s;
+  }
+  const yi = i * outer + o, yj = j * outer + o;
+  y[yi] = a;
+  y[yi + 1] = b;
+  y[yi + 2] = c;
+  y[yi + 3] = d;
+  y[yj] = e;
+  y[yj + 1] = f;
+  y[yj + 2] = g;
+  y[yj + 3] = h;
 }
 
 export function dot(x, i, y, j, n) { // of n numbers of x from i on with those of y from j on
