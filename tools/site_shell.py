@@ -259,6 +259,7 @@ def front_title(site: Site, page: Page) -> str:
     name = html.escape(page.title)
     kicker = '<p class="kicker">Masked and permuted pretraining</p>'
     doors = (f'<a class="door" href="{first.url}">Read the first lesson</a>'
+             '<a class="door quiet" href="docs/explorer.html">Try one in your browser</a>'
              '<a class="door quiet" href="#two-commands">Train one in minutes</a>')
     return f"""<div class="title front">{kicker}<h1>{name}</h1>
 <p class="lead">{html.escape(page.description, quote=False)}</p>
