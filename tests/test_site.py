@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import course
-import course
 import pytest
 import readme
 import serve_docs
