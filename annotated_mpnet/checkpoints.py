@@ -7,8 +7,6 @@ __all__ = ['logger', 'interval_number', 'read_update', 'interval_checkpoints', '
            'weights_of', 'load_model', 'tokenizer_of', 'load_checkpoint_tokenizer']
 
 # %% ../nbs/09_checkpoints.ipynb #09-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import re
 import tempfile
@@ -33,9 +31,9 @@ from .schema import is_ours as is_ours
 from .sealed import remove as remove
 from .tokenization import check_special_tokens, read_tokenizer
 
+# %% ../nbs/09_checkpoints.ipynb #09-025
 logger = logging.getLogger("annotated_mpnet")
 
-# %% ../nbs/09_checkpoints.ipynb #09-025
 def interval_number(path: Path) -> int | None: # 300 of checkpoint300.pt; None: another file
     "The update at which an interval checkpoint was saved, as its name says."
     name = re.fullmatch(NUMBERED, path.name)

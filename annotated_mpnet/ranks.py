@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PATIENCE', 'MARKER', 'NEEDED', 'Exchange', 'Ranks', 'Losses', 'idle_batch', 'same_arguments', 'launch_name',
-           'restarts', 'leave_marker', 'is_restart', 'is_launched']
+           'restarts', 'leave_marker', 'is_restart', 'is_launched', 'take_gpu']
 
 # %% ../nbs/08b_ranks.ipynb #08b-004
 import math
@@ -29,7 +29,7 @@ PATIENCE = 1800 # seconds that reading, writing and starting may take before a r
 
 
 class Exchange:
-    "How the processes of a run, numbered from 0, exchange numbers and things; one alone is one of 1."
+    "How the processes of a run, numbered from 0, exchange things; one alone is one of 1."
 
     def __init__(self,
                  rank: int = 0,  # the number of this process
@@ -222,7 +222,7 @@ def is_restart(folder: Path) -> bool: # of a run
 
 # %% ../nbs/08b_ranks.ipynb #08b-launched
 #| code-fold: true
-#| code-summary: "Was this process started by torchrun? Checks of its environment"
+#| code-summary: "What torchrun tells a process: checks of its environment, and its GPU"
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -243,3 +243,14 @@ def is_launched() -> bool:
         raise UserError(f"the environment has RANK={os.environ['RANK']}, and WORLD_SIZE="
                         f"{os.environ['WORLD_SIZE']}: ranks count from 0; {advice}")
     return bool(given)
+
+
+def take_gpu() -> bool: # whether there are GPUs
+    "Take the GPU that torchrun has numbered for this process."
+    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if gpus and local >= gpus:
+        raise UserError(f"rank {local} of this machine has no GPU: there are {gpus}; "
+                        f"give torchrun --nproc-per-node {gpus} or less")
+    if gpus:
+        torch.cuda.set_device(local)
+    return gpus > 0

@@ -6,8 +6,6 @@
 __all__ = ['wanted_global', 'read_checkpoint']
 
 # %% ../nbs/08h_reading_a_stranger.ipynb #08h-004
-#| code-fold: true
-#| code-summary: "Imports"
 import pickletools
 import re
 import warnings

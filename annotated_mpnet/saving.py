@@ -6,8 +6,6 @@
 __all__ = ['NUMBERED', 'SHARDED', 'tokenizer_texts', 'save_checkpoint', 'save_sharded']
 
 # %% ../nbs/08g_saving_a_run.ipynb #08g-004
-#| code-fold: true
-#| code-summary: "Imports"
 import os
 import shutil
 from contextlib import suppress

@@ -7,8 +7,6 @@ __all__ = ['MARK', 'SEAL_BYTES', 'seal', 'seal_is_right', 'tensor_bytes', 'Hashi
            'check_room', 'write_whole', 'remove', 'is_dead', 'remove_leftovers']
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-004
-#| code-fold: true
-#| code-summary: "Imports"
 import errno
 import hashlib
 import os

@@ -6,8 +6,6 @@
 __all__ = ['logger', 'PAUSES', 'files_at', 'Stream']
 
 # %% ../nbs/07c_streams.ipynb #07c-004
-#| code-fold: true
-#| code-summary: "Imports"
 import copy
 import logging
 import time
@@ -23,9 +21,9 @@ from .documents import LONGEST
 from .files import Facts, StreamLost
 from .order import Block, permutation_of
 
+# %% ../nbs/07c_streams.ipynb #07c-007
 logger = logging.getLogger("annotated_mpnet")
 
-# %% ../nbs/07c_streams.ipynb #07c-007
 PAUSES = (1, 2, 4, 8, 16, 32) # seconds to wait before a broken stream is tried again
 
 

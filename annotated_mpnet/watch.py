@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['logger', 'BEAT', 'SILENT', 'STUCK', 'LATE', 'TOO_LATE', 'meetings', 'Seen', 'verdict', 'Board', 'Sightings', 'Watch',
-           'RankLost', 'tells_of_a_lost_rank', 'explain', 'own_error', 'who_is_gone', 'take_gpu', 'Patience',
-           'new_store', 'find_store', 'roll_call', 'look_around', 'begin_group', 'meet', 'leave', 'join_ranks']
+           'RankLost', 'tells_of_a_lost_rank', 'explain', 'own_error', 'who_is_gone', 'Patience', 'new_store',
+           'find_store', 'roll_call', 'look_around', 'begin_group', 'meet', 'leave', 'join_ranks']
 
 # %% ../nbs/08c_watch.ipynb #08c-004
-#| code-fold: true
-#| code-summary: "Imports"
 import hashlib
 import logging
 import math
@@ -30,11 +28,11 @@ import torch
 import torch.distributed as dist
 
 from .configuration import UserError
-from .ranks import PATIENCE, Ranks, is_launched, restarts
-
-logger = logging.getLogger("annotated_mpnet")
+from .ranks import PATIENCE, Ranks, is_launched, restarts, take_gpu
 
 # %% ../nbs/08c_watch.ipynb #08c-006
+logger = logging.getLogger("annotated_mpnet")
+
 # seconds between signs of life; without one; without progress in compute
 BEAT = 1
 SILENT = 20
@@ -215,19 +213,6 @@ def who_is_gone(away: RankLost, watch: Watch) -> RankLost:
     lost = RankLost(watch.lost(gone, "died without a word")) if gone else away
     lost.told = (errors and not gone) or not board.once("told")
     return lost
-
-# %% ../nbs/08c_watch.ipynb #08c-015
-#| code-fold: true
-#| code-summary: "The GPU of this process, or an error in one line"
-def take_gpu() -> bool: # whether there are GPUs
-    "Take the GPU that torchrun has numbered for this process."
-    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if gpus and local >= gpus:
-        raise UserError(f"rank {local} of this machine has no GPU: there are {gpus}; "
-                        f"give torchrun --nproc-per-node {gpus} or less")
-    if gpus:
-        torch.cuda.set_device(local)
-    return gpus > 0
 
 # %% ../nbs/08c_watch.ipynb #08c-roll
 #| code-fold: true
