@@ -219,8 +219,8 @@ def resume_data(train: Batches, # of `batches_of`, at the beginning
     dropping = any(content["config"].get(name) for name in FIELDS if "dropout" in name)
     effect = "dropout draws other numbers" if dropping else "only rounding differs"
     return [*said, (logging.INFO,
-        f"{path} was saved by {saved} rank(s), and {ranks.size} go on: with as many samples in "
-        f"an update as before, each update has the same samples and masks; {effect}")]
+        f"{path} was saved by {saved} rank(s), and {ranks.size} resume it: with as many samples "
+        f"in an update as before, each update has the same samples and masks; {effect}")]
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-025n
 #| code-fold: true

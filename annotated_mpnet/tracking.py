@@ -22,7 +22,7 @@ from .configuration import PretrainConfig, UserError, arguments_of
 from .curves import (
     format_metrics, format_seconds, open_tensorboard, read_scalars, table_header, table_line)
 from .machine import peak_flops as peak_flops, update_flops as update_flops
-from .terminal import console as terminal_console, one_line, visible
+from .terminal import console as terminal_console, visible
 
 logger = logging.getLogger("annotated_mpnet")
 
@@ -132,7 +132,7 @@ class Recorder:
         except Exception as error:
             name = {"writer": "TensorBoard", "run": "Weights & Biases"}[part]
             reason = " ".join(str(error).split()) or type(error).__name__
-            logger.warning("%s failed (%s); training goes on without it", name, reason)
+            logger.warning("%s failed (%s); training continues without it", name, reason)
             setattr(self, part, None)
 
     def record(self, update: int, metrics: dict[str, float]) -> None: # updates done

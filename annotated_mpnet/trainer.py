@@ -176,7 +176,7 @@ def save_after(run: Run, tracker: Tracker, error: BaseException) -> str: # one l
     except Exception as another:
         said = "" if str(another) in str(error) else f" ({another})"
         return f"its state could not be saved{said}: go back to {newest(run)}"
-    return f"{path} holds the run's whole state, go on with --resume"
+    return f"{path} holds the run's whole state, continue with --resume"
 
 
 @contextmanager

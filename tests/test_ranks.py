@@ -135,11 +135,11 @@ def test_other_numbers_of_ranks_get_the_same_samples(place):
     stop = RECORD + STOP.format(at=[19], signum="SIGINT")
     run = Run([*resume, "--batch-size", "6"], moved, stop)
     assert run.finish() == 130, run.said()
-    assert "saved by 2 rank(s), and 1 go on" in run.said()
+    assert "saved by 2 rank(s), and 1 resume it" in run.said()
     assert "dropout draws other numbers" in run.said() and "WARNING" not in run.said()
     # from a file into shards
     said = finished([*resume, "--batch-size", "2", "--fsdp"], moved, 3, RECORD)
-    assert "saved by 1 rank(s), and 3 go on" in said and "resumed after update 19" in said
+    assert "saved by 1 rank(s), and 3 resume it" in said and "resumed after update 19" in said
     assert "WARNING" not in said
     assert list(samples(alone)) == list(range(1, 31)) and samples(moved) == samples(alone)
 

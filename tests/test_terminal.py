@@ -337,7 +337,7 @@ def test_the_thread_of_tensorboard_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(RecordWriter, "write", fails)
     assert cli.main([*RUN, "--tensorboard-log-dir", "logs"]) == 0
     said = capsys.readouterr().err
-    assert said.count("training goes on without it") == 1 and "Traceback" not in said
+    assert said.count("training continues without it") == 1 and "Traceback" not in said
 
 
 def test_no_room_in_shared_memory(monkeypatch):
