@@ -8,7 +8,6 @@ __all__ = ['PACKED', 'GROWTH', 'FLOOR', 'SAMPLES', 'SAMPLE', 'walk', 'find_texts
            'same_file']
 
 # %% ../nbs/02e_own_texts.ipynb #02e-004
-import fcntl
 import gzip
 import hashlib
 import os
@@ -21,6 +20,11 @@ from typing import NamedTuple
 from huggingface_hub import constants
 
 from .configuration import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # %% ../nbs/02e_own_texts.ipynb #02e-007
 PACKED = (".gz", ".zst")
@@ -135,8 +139,9 @@ def _unpack(path: Path, # compressed
 def _alone(cache: Path) -> Iterator[None]: # a folder
     "One process at a time."
     with (cache / "lock").open("w") as lock:
-        with suppress(OSError): # a file system without locks: each makes its own
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError): # a system without locks: each makes its own
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -5,6 +5,7 @@ file, and the pages that come out get what they lack (tools/site_html.py) and ou
 (tools/site_shell.py). nbdev's own commands aren't called for it: they install Quarto where it is
 missing. Two builds of the same sources are byte-identical.
 """
+import gc
 import json
 import re
 import shutil
@@ -223,4 +224,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # the trees of all pages live to the end: to search them for garbage is in vain
     sys.exit(main())
