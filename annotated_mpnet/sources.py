@@ -150,9 +150,12 @@ def _open(config: PretrainConfig, place: Path | None, so_far: dict) -> Opened:
         known = facts if place else {}
         builder._generate_tables = Tables(builder, config.text_field, known)
     rows = so_far["rows"] = builder.as_streaming_dataset(split="train")
+    columns = rows.column_names or list(next(iter(rows), {}))
+    if builder.name == "parquet" and config.text_field in columns[1:] + columns[:-1]:
+        builder.config.columns = [config.text_field]  # the others are not even unpacked
+        rows = builder.as_streaming_dataset(split="train")
     if by_group:
         rows = rows.reshard()
-    columns = rows.column_names or list(next(iter(rows), {}))
     return Opened(rows, columns, files, list(facts.values()), unread, others)
 
 

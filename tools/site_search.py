@@ -43,12 +43,13 @@ def sections(main: Tag, url: str, title: str, kind: str) -> list[dict]:
         tags = (c for c in section.children if isinstance(c, Tag))
         parts = [c for c in tags if c not in inner and c is not heading]
         prose, code = prose_and_code(parts)
-        emphasized = (words(t).lower().rstrip(".:") for p in parts for t in p.find_all(["em", "strong"]))
-        terms = sorted({term for term in emphasized if len(term) < 40})
+        emphasized = [t for p in parts for t in p.find_all(["em", "strong"])]
+        terms = {words(term).lower().rstrip(".:") for term in emphasized}
         name = words(heading).removesuffix("#").strip() if heading else ""
         anchor = "" if whole else f"#{section['id']}"
         names = " ".join(sorted(set(NAME.findall(code))))
-        found.append(entry(url + anchor, title, name, kind, prose[:LONGEST], names, terms))
+        found.append(entry(url + anchor, title, name, kind, prose[:LONGEST], names,
+                           sorted(term for term in terms if len(term) < 40)))
     return found
 
 
