@@ -30,6 +30,8 @@ def off_flag(name: str, # the name of a true-or-false field
     return flag(name[3:]) if name.startswith("no_") else flag("no_" + name)
 
 # %% ../nbs/01b_arguments.ipynb #01b-012
+#| code-fold: true
+#| code-summary: "The table of names in other programs"
 OTHER_NAMES = { # field -> what transformers, fairseq, nanoGPT and Lightning call it
     "encoder_layers": "num-hidden-layers num-layers n-layer n-layers",
     "encoder_embed_dim": "hidden-size n-embd d-model",
@@ -100,9 +102,9 @@ def meant(name: str,        # what was written, with its dashes or without
     return nearest(name, known)
 
 # %% ../nbs/01b_arguments.ipynb #01b-016
-def tidy(argv: list[str],    # the command line's words
+def tidy(argv: list[str],    # the command line
         ) -> list[str]:      # the same, each argument's name as it was declared
-    "Write names as they were declared, refuse unknown ones, tie a negative number to its name."
+    "Write names as they were declared, refuse unknown ones, attach a negative number to its name."
     known = spellings() | {"-h": "-h", "--help": "--help"}
     known |= {off_flag(f.name): off_flag(f.name) for f in FIELDS.values() if kind(f) is bool}
     tidied: list[str] = []
@@ -209,7 +211,7 @@ def read_yaml(path: str,          # a YAML file that maps arguments to values
     return values
 
 # %% ../nbs/01b_arguments.ipynb #01b-028
-def parse_args(argv: list[str] | None = None, # the command line's words; None: of this process
+def parse_args(argv: list[str] | None = None, # a command line; None: of this process
               ) -> PretrainConfig:            # each value checked alone; lesson 01c's `check` next
     "The command line over the YAML file over the demo's defaults over the plain defaults."
     words = sys.argv[1:] if argv is None else list(argv)

@@ -21,7 +21,7 @@ def triangle_masks(n_context: int,           # C: context tokens
                    n_predicted: int,         # P: predicted tokens
                    objective: str = "mpnet", # mpnet or plm
                   ) -> tuple[torch.Tensor, torch.Tensor]: # content (T + P, T + P), query (P, T + P)
-    "The masks of the original code, block by block; True where a row sees a key (paper, figure 2)."
+    "The masks of the original code, block by block; True where a row attends to a key."
     C, P = n_context, n_predicted
     ones, none = torch.ones(P, P, dtype=torch.bool), torch.zeros(P, P, dtype=torch.bool)
     lower, strictly_lower = ones.tril(), ones.tril(-1)
@@ -41,8 +41,8 @@ def two_stream_mask(n_context: int,           # C: context tokens
                     n_predicted: int,         # P: predicted tokens; T = C + P
                     objective: str = "mpnet", # mpnet, plm or mlm
                     device=None,              # where the mask is made
-                   ) -> torch.Tensor:         # bool (rows, keys), True = sees
-    "Horizon h sees the context, target j if j < h, and mask j if j >= h (paper, section 2.3)."
+                   ) -> torch.Tensor:         # bool (rows, keys), True = attends
+    "Horizon h: attends to the context, target j if j < h, mask j if j >= h (paper, section 2.3)."
     if objective not in OBJECTIVES:
         raise UserError(f"unknown objective {objective!r}; choose mpnet, mlm or plm")
     if n_context < 0 or n_predicted < 0:
@@ -62,9 +62,9 @@ def two_stream_mask(n_context: int,           # C: context tokens
 def dense_bias(table: RelativePositionBias,   # the learned numbers
                query_positions: torch.Tensor, # (batch or 1, rows) position of each row
                key_positions: torch.Tensor,   # (batch or 1, keys) position of each key
-               sees: torch.Tensor,            # bool (batch or 1, rows, keys), True = sees
+               sees: torch.Tensor,            # bool (batch or 1, rows, keys), True = attends
               ) -> torch.Tensor:              # (batch, heads, rows, keys) b + M
-    "The relative position bias, and minus infinity where a row must not look."
+    "The relative position bias, and minus infinity where a row must not attend."
     return table(query_positions, key_positions).masked_fill(~sees[:, None], float("-inf"))
 
 
@@ -89,9 +89,9 @@ class MPNetSelfAttention(nn.Module):
                 rows: torch.Tensor, # (batch, rows, dim) the vectors that attend
                 keys: torch.Tensor, # (batch, keys, dim) the vectors that are attended to
                 bias: torch.Tensor | Callable, # (batch or 1, heads or 1, rows, keys) added to the
-                                    # scores, -inf = unseen; or a function, see lesson 05b
+                                    # scores, -inf = masked; or a function, see lesson 05b
                ) -> torch.Tensor:   # (batch, rows, dim)
-        "What each row gathers from the keys that it sees (paper, section 2.3)."
+        "What each row gathers from the keys that it attends to (paper, section 2.3)."
         q, k, v = self.split(self.q(rows)), self.split(self.k(keys)), self.split(self.v(keys))
         p = self.dropout if self.training else 0.0
         if callable(bias):

@@ -7,6 +7,8 @@ __all__ = ['DEMO_SENTENCES', 'PROGRAM', 'unigram_bar', 'predictions', 'check_ver
            'dashed', 'convert_main']
 
 # %% ../nbs/13_cli.ipynb #13-004
+#| code-fold: true
+#| code-summary: "Imports"
 import logging
 import os
 import sys
@@ -45,7 +47,7 @@ def unigram_bar(config: PretrainConfig, # a run's arguments, checked
                 valid: Sequence,        # documents to measure on
                 encoding=None,          # how documents become ids; None: from text
                ) -> float:              # nats per `<mask>`
-    "The mean loss of guessing by frequency, on the predicted tokens that `<mask>` replaced."
+    "The mean loss of predicting by frequency, on the predicted tokens that `<mask>` replaced."
     from annotated_mpnet.data import fixed, make_batches, unigram_losses
     from annotated_mpnet.update import mask_shown
     losses = unigram_losses(train, tokenizer, config.max_tokens, encoding)
@@ -84,7 +86,7 @@ def predictions(model,          # MPNetForPretraining, in eval mode
     return lines
 
 
-def _introduce(start) -> float: # of `prepare` -> the bar
+def _introduce(start) -> float: # of `prepare` -> the baseline
     "Show what the demo learns from, and what it has to get below."
     source = start.train.source
     valid = start.valid.source.texts
@@ -92,10 +94,10 @@ def _introduce(start) -> float: # of `prepare` -> the bar
     show(f"{source.name} to train on, {len(valid):,} to validate on, "
          f"a vocabulary of {len(tokenizer):,} tokens")
     train = next(source.blocks(0)).texts
-    bar = unigram_bar(start.config, tokenizer, train, valid, start.train.encoding)
-    show(f"the bar: guessing by frequency alone loses {bar:.2f} nats at each <mask> "
+    baseline = unigram_bar(start.config, tokenizer, train, valid, start.train.encoding)
+    show(f"the baseline: predicting by frequency alone loses {baseline:.2f} nats at each <mask> "
          "(valid/mask_loss below)")
-    return bar
+    return baseline
 
 
 def _run_demo(config: PretrainConfig, # a run's arguments, with --demo
@@ -107,19 +109,21 @@ def _run_demo(config: PretrainConfig, # a run's arguments, with --demo
     from annotated_mpnet.watch import join_ranks
     with join_ranks() as ranks:
         start = prepare(config, ranks=ranks)
-        bar = _introduce(start)
+        baseline = _introduce(start)
         before = predictions(start.model.eval(), start.tokenizer)
         result = train(start)
     after = predictions(load_model(result["final_checkpoint"]), start.tokenizer)
     for sentence, first, last in zip(DEMO_SENTENCES, before, after):
         show("", sentence, f"  before: {first}", f"  after:  {last}")
     reached = result["valid/mask_loss"]
-    side = "below" if reached < bar else "above"
-    show("", f"validation loss at <mask>: {reached:.2f} nats, {abs(bar - reached):.2f} {side} "
-         f"the bar of {bar:.2f}")
+    side = "below" if reached < baseline else "above"
+    show("", f"validation loss at <mask>: {reached:.2f} nats, {abs(baseline - reached):.2f} {side} "
+         f"the baseline of {baseline:.2f}")
     _report(result)
 
 # %% ../nbs/13_cli.ipynb #13-013
+#| code-fold: true
+#| code-summary: "A check of the installed versions"
 def check_versions() -> None:
     "Raise UserError where a library is older than the package's own metadata allow, or missing."
     from importlib.metadata import PackageNotFoundError, requires, version  # --help needn't wait

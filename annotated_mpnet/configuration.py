@@ -8,6 +8,8 @@ __all__ = ['ACTIVATION_MEANINGS', 'ACTIVATIONS', 'DEFAULT_DATASET', 'FIELDS', 'D
            'convert', 'flag', 'kind', 'names', 'nearest', 'read_value', 'show']
 
 # %% ../nbs/01_configuration.ipynb #01-012
+#| code-fold: true
+#| code-summary: "Imports"
 import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any

@@ -37,7 +37,7 @@ _RULE = re.compile(r"^\s*([=*\-~^#+_.\"])\1{2,}\s*$")
 
 def _items(block: str, # lines without a blank one between them
           ) -> list[list[str]]: # the lines of a paragraph, and of each list item
-    "A block of lines, taken apart; without headings and without doctests."
+    "A block of lines, split; without headings and without doctests."
     items: list[list[str]] = [[]]
     for line in block.splitlines():
         if line.lstrip().startswith(">>>"):
@@ -52,7 +52,7 @@ def _items(block: str, # lines without a blank one between them
 
 
 def paragraphs(text: str, # plain text with light markup, as docstrings are
-              ) -> Iterator[str]: # one line each, markup taken out
+              ) -> Iterator[str]: # one line each, markup removed
     "The paragraphs and list items of `text`, without headings, grammar, tables and doctests."
     for block in re.split(r"\n\s*\n", text):
         if _CODE.search(block):
@@ -75,11 +75,11 @@ _LITTLE = frozenset("""a an the this that these those which who what when where 
 
 def is_prose(sentence: str, # one sentence, or what may be one
             ) -> bool: # True: keep it
-    "Whether a sentence reads as English: nearly all words, and enough little ones."
+    "Whether a sentence reads as English: nearly all words, and enough function words."
     tokens = sentence.split()
     words = [token.strip("(\"'.,;:!?)").lower() for token in tokens if _WORD.fullmatch(token)]
     little = [word for word in words if word in _LITTLE]
-    # Some little words are Python's own (if, not, in): alone they prove nothing,
+    # Some function words are Python's own (if, not, in): alone they prove nothing,
     # unless a capital letter stands in front.
     is_capital = sentence.lstrip("(\"'")[:1].isupper()
     english = is_capital or not all(map(keyword.iskeyword, little))
@@ -160,9 +160,9 @@ def documents() -> Iterator[str]: # one a topic, one a module
 
 # %% ../nbs/02_corpus.ipynb #02-023
 def is_new(sentence: str,          # one sentence
-           seen: set[tuple],       # the runs of words met so far; grows
+           seen: set[tuple],       # the runs of words so far; grows
            length: int = 8,        # how many words make a run
-          ) -> bool: # True: most of it was not met before
+          ) -> bool: # True: most of it is not in `seen`
     "Whether most of the sentence's runs of `length` words are new; digits and marks don't count."
     words = re.findall(r"[a-z]+", sentence.lower())
     runs = {tuple(words[i:i + length]) for i in range(max(1, len(words) - length + 1))}

@@ -253,6 +253,8 @@ class LineFiles(_Indexed, Sequence):
         return [known._replace(time=0) for known in self.files]
 
 # %% ../nbs/07b_documents.ipynb #07b-013
+#| code-fold: true
+#| code-summary: "Checks of what is held out: it is there, has text, and is not trained on"
 def _places(paths: list[Path]) -> set[tuple[int, int]]:
     "Files, whatever they are called."
     return {(found.st_dev, found.st_ino) for found in map(os.stat, paths)}
@@ -277,7 +279,7 @@ def _held_out(path: str | None, # of a file; where documents are files, perhaps 
         raise UserError(f"{flag} {path} holds texts of --train-dir; keep them in another folder")
     return found
 
-
+# %% ../nbs/07b_documents.ipynb #07b-013b
 def open_folder(config: PretrainConfig, # checked
                ) -> tuple[LineFiles, LineFiles, LineFiles]: # to train, validate, test on
     "The texts of --train-dir, --valid-file and --test-file; a UserError where one has none."

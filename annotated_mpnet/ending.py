@@ -6,6 +6,8 @@
 __all__ = ['REPORTS', 'reason_of', 'memory_reason', 'where_raised', 'about', 'write_traceback', 'left', 'Ending']
 
 # %% ../nbs/12b_every_end_in_one_line.ipynb #12b-004
+#| code-fold: true
+#| code-summary: "Imports"
 import errno
 import os
 import re
@@ -37,7 +39,7 @@ _AMOUNT = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 def memory_reason(error: BaseException, # any
                  ) -> str | None: # such as "memory of the GPU ran out"; None: something else
-    "Whether it was memory, where, and what the last straw was."
+    "Whether it was memory, where, and how much was asked for last."
     words = reason_of(error)
     number = isinstance(error, OSError) and error.errno == errno.ENOMEM
     words_of_it = isinstance(error, RuntimeError) and _OUT.search(words)

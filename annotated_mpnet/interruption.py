@@ -6,6 +6,8 @@
 __all__ = ['Interrupted', 'Stopped', 'wanted', 'acknowledge', 'listen_for_signals']
 
 # %% ../nbs/11d_interruption.ipynb #11d-004
+#| code-fold: true
+#| code-summary: "Imports"
 import signal
 import threading
 from collections.abc import Iterator
@@ -37,7 +39,7 @@ class Stopped(Exception):
         said = f"stopped by {name} before anything was done; start again, nothing is lost"
         if path:
             said = (f"stopped by {name} after update {update}; {path} holds the whole state, "
-                    "go on with --resume")
+                    "continue with --resume")
         super().__init__(said)
         self.signum, self.path = signum, path
 
@@ -53,7 +55,7 @@ def wanted() -> list[int]:
 
 def acknowledge(signum: int) -> None:
     "One line on the error stream, without anything that a signal could have interrupted."
-    line = (f"pretrain-mpnet: {signal.Signals(signum).name}: breaking off; the state after the "
+    line = (f"pretrain-mpnet: {signal.Signals(signum).name}: stopping; the state after the "
             "last finished update is saved (a second Ctrl-C ends at once, and loses what was done "
             "since the last checkpoint)")
     say_at_once(line)

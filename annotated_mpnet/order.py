@@ -60,14 +60,14 @@ def places_of(n: int,       # how many there are, below 1 << 20
               purpose: int, # 1 or more, as for `permutation_of`
               number: int = 0, # as for `permutation_of`
              ) -> np.ndarray: # (n,) int64, different from each other, from 1 to 1 << 40
-    "A random place for each: it doesn't depend on how many others there are."
+    "A random number for each, to sort by: it doesn't depend on how many others there are."
     philox = np.random.Philox(key=seed, counter=[0, 1 + purpose, number, epoch])
     random = (philox.random_raw(n) >> np.uint64(45)).astype(np.int64)
     return (random << 20) + np.arange(1, n + 1)
 
 # %% ../nbs/07_order.ipynb #07-block
 class Read(Sequence):
-    "Some documents, each of which is read when it is asked for."
+    "Some documents, each of which is read when it is used."
     def __init__(self,
                  read: Callable[[int], Any], # number of a document -> it
                  numbers: list[int], # of the documents
@@ -88,7 +88,7 @@ class Block(NamedTuple):
     start: Any         # what it is read again by: a number, or a stream's position
     numbers: list[int] # of the documents, in random order
     sizes: np.ndarray  # (documents,) int, how long each is: bytes, characters or tokens
-    texts: Sequence    # the documents, read when they are asked for
+    texts: Sequence    # the documents, read when they are used
 
 
 def sizes_of(texts: Sequence,    # documents

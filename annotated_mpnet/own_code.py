@@ -7,6 +7,8 @@ __all__ = ['CODE_FILE', 'AnnotatedMPNetConfig', 'AnnotatedMPNetPreTrainedModel',
            'AnnotatedMPNetForMaskedLM', 'modelling_code', 'code_of']
 
 # %% ../nbs/10d_own_code.ipynb #10d-004
+#| code-fold: true
+#| code-summary: "Imports"
 import ast
 import importlib.util
 import inspect
@@ -133,8 +135,8 @@ Dropout = nn.Dropout
 _PARTS = {  # module -> what of it the file is made of, in this order
     "positions": ("bucket_starts", "relative_position_bucket", "RelativePositionBias"),
     "attention": ("dense_bias", "MPNetSelfAttention"),
-    "model": ("ACTIVATION_FUNCTIONS", "MPNetEmbeddings", "MPNetLayer", "MPNetEncoder",
-              "MPNetLMHead"),
+    "encoder": ("ACTIVATION_FUNCTIONS", "MPNetEmbeddings", "MPNetLayer", "MPNetEncoder"),
+    "model": ("MPNetLMHead",),
     "own_code": ("AnnotatedMPNetConfig", "AnnotatedMPNetPreTrainedModel",
                  "AnnotatedMPNetModel", "AnnotatedMPNetForMaskedLM"),
 }

@@ -6,6 +6,8 @@
 __all__ = ['ROLES', 'surfaces', 'Rows', 'rows_from', 'in_own_words', 'same_vocabulary']
 
 # %% ../nbs/10g_in_your_own_words.ipynb #10g-004
+#| code-fold: true
+#| code-summary: "Imports"
 import copy
 import logging
 from typing import Any, NamedTuple
@@ -91,9 +93,9 @@ def _twins(old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast,
 
 
 def rows_from(old: PreTrainedTokenizerFast, # that a model was trained with
-              new: PreTrainedTokenizerFast, # that it is to go on with
+              new: PreTrainedTokenizerFast, # that it continues with
              ) -> Rows:
-    "Which rows a new vocabulary takes over, and which it makes of which."
+    "Which rows a new vocabulary keeps, and of which it makes the others."
     before, after = surfaces(old), surfaces(new)
     same, roles = _twins(old, new, before, after), _same_role(old, new)
     kept = {i: j for i, j in same.items() if j is not None and i not in new.all_special_ids} | roles
@@ -109,7 +111,7 @@ _TABLES = ("mpnet.embeddings.word_embeddings.weight", "lm_head.bias")
 def in_own_words(weights: dict,      # our names -> tensors; a head may be missing
                  model: ModelConfig, # their shape
                  old: PreTrainedTokenizerFast, # that they were trained with
-                 new: PreTrainedTokenizerFast, # that they are to go on with
+                 new: PreTrainedTokenizerFast, # that they continue with
                 ) -> tuple[dict, ModelConfig, str]: # weights and shape for it; what was done
     "The weights of a model for another vocabulary."
     rows = rows_from(old, new)

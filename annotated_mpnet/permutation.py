@@ -76,6 +76,8 @@ def layout(order: np.ndarray,     # (batch, length) positions in permuted order,
     return np.where(filled, places, 0), filled, P
 
 # %% ../nbs/03_permutation.ipynb #03-few
+#| code-fold: true
+#| code-summary: "A few sizes for all batches of a run on a GPU"
 RUNGS = 4     # sizes of the batches of a run on a GPU
 MULTIPLE = 8  # numbers that a GPU reads at once
 
@@ -104,6 +106,21 @@ def columns(whole: np.ndarray, # (batch, T) something about the context, then th
     return torch.from_numpy(np.concatenate(blocks, axis=1))
 
 # %% ../nbs/03_permutation.ipynb #03-027
+def _shuffle_targets(places,   # (batch, T); the targets' are changed
+                     filled,   # (batch, T) True where a token stands
+                     uniforms, # (batch, length) one number in [0, 1) for each token
+                     P,        # slots of the targets
+                    ):
+    "A random order of the targets, each for itself; padding stays in front."
+    last = slice(places.shape[1] - P, None)
+    key = np.take_along_axis(uniforms, places[:, last], axis=1)
+    key = np.where(filled[:, last], key, -1.0)
+    order = np.argsort(key, axis=1, kind="stable")
+    places[:, last] = np.take_along_axis(places[:, last], order, axis=1)
+
+# %% ../nbs/03_permutation.ipynb #03-027p
+#| code-fold: true
+#| code-summary: "Checks of the arguments, random numbers of a batch, padding"
 def _check(tokenizer: PreTrainedTokenizerFast, objective: str, seed: int,
            pred_prob: float, keep_prob: float, rand_prob: float) -> None:
     "What a collator can't work with is refused."
@@ -136,20 +153,9 @@ def _pad(examples, pad_id): # -> (batch, length) ids
         ids[i, :n] = example["input_ids"]
     return ids
 
-
-def _shuffle_targets(places,   # (batch, T); the targets' are changed
-                     filled,   # (batch, T) True where a token stands
-                     uniforms, # (batch, length) one number in [0, 1) for each token
-                     P,        # slots of the targets
-                    ):
-    "A random order of the targets, each for itself; padding stays in front."
-    last = slice(places.shape[1] - P, None)
-    key = np.take_along_axis(uniforms, places[:, last], axis=1)
-    key = np.where(filled[:, last], key, -1.0)
-    order = np.argsort(key, axis=1, kind="stable")
-    places[:, last] = np.take_along_axis(places[:, last], order, axis=1)
-
 # %% ../nbs/03_permutation.ipynb #03-027u
+#| code-fold: true
+#| code-summary: "What is permuted as one, decided by lesson 02g"
 class _Units(NamedTuple):
     "What is permuted as one (lesson 02g)."
     words: Words        # of the tokenizer

@@ -7,6 +7,8 @@ __all__ = ['logger', 'RULES_BETWEEN', 'NEEDS', 'DECIDED', 'FILES', 'Rule', 'rule
            'check']
 
 # %% ../nbs/01c_rules.ipynb #01c-006
+#| code-fold: true
+#| code-summary: "Imports"
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -123,20 +125,20 @@ def _one_origin(config) -> str | None:
       "--num-workers will do. From a checkpoint without that state, or of another program, only "
       "the weights are taken, and the run starts at update 0 with them.")
 def _whole_state(config) -> None:
-    "Decided by lesson 11b: it takes the checkpoint."
+    "Decided by lesson 11b: it reads the checkpoint."
 
 
 @rule("With --resume, the architecture comes from the checkpoint, and an argument that "
       "contradicts it is refused. --total-updates may grow, and the schedule of the learning "
       "rate stretches with it.")
 def _same_architecture(config) -> None:
-    "Decided by lesson 11b: it takes the checkpoint."
+    "Decided by lesson 11b: it reads the checkpoint."
 
 
 @rule("A run never starts over in a folder that holds another: give --resume, --overwrite or "
       "another --checkpoint-dir.")
 def _no_mixing(config) -> None:
-    "Decided by lesson 11b: it takes the folder, as it is when the run starts."
+    "Decided by lesson 11b: it needs the folder, as it is when the run starts."
 
 # %% ../nbs/01c_rules.ipynb #01c-014
 @rule("Started by torchrun, each rank is a device. With the same product, --resume on another "
@@ -227,7 +229,7 @@ def choose_source(config: PretrainConfig, # changed in place: what isn't used be
 # %% ../nbs/01c_rules.ipynb #01c-018
 def refuse(config: PretrainConfig, # a run's arguments, each of them right alone
           ) -> None:
-    "Raise the first broken rule between arguments as a `UserError`; works out nothing."
+    "Raise the first broken rule between arguments as a `UserError`; computes nothing."
     for _, broken in RULES_BETWEEN:
         if message := broken(config):
             raise UserError(message)
@@ -248,8 +250,8 @@ def _work_out(config: PretrainConfig) -> None: # changed in place
 
 def check(config: PretrainConfig, # a run's arguments
           own_data: bool = False, # True where the caller hands the texts over itself
-         ) -> PretrainConfig:     # a copy, in which all that depends on others is worked out
-    "Check the arguments one by one and against each other, and work out the unset ones."
+         ) -> PretrainConfig:     # a copy, in which all that depends on others is set
+    "Check the arguments one by one and against each other, and compute the unset ones."
     read = {name: read_value(f, getattr(config, name)) for name, f in FIELDS.items()}
     config = replace(config, **read)
     no_files: dict[str, Any] = dict.fromkeys(FILES)

@@ -7,6 +7,8 @@ __all__ = ['CHANGING', 'Meter', 'means', 'equip', 'Run', 'random_state', 'set_ra
            'whole_or_undone', 'state_of', 'restore_random', 'restore']
 
 # %% ../nbs/11e_a_runs_state.ipynb #11e-004
+#| code-fold: true
+#| code-summary: "Imports"
 import math
 import time
 from collections.abc import Iterator
@@ -22,12 +24,11 @@ from .carried import signatures
 from .configuration import PretrainConfig, UserError, arguments_of
 from .fast_attention import fast_bias
 from .interruption import Interrupted
-from .machine import keep_memory, use_bfloat16
+from .machine import keep_memory, peak_flops, use_bfloat16
 from .model import MPNetForPretraining
 from .optimization import make_optimizer, set_hyperparameters
 from .schema import own_settings
 from .start import Start
-from .tracking import peak_flops
 from .update import Counts, Step
 
 # %% ../nbs/11e_a_runs_state.ipynb #11e-007
@@ -183,7 +184,7 @@ def tell_first(run: Run) -> None: # every rank calls this, at the end of an upda
 
 
 def heard(run: Run) -> tuple[int, list[dict[str, torch.Tensor]]]: # on the first rank, alone
-    "Skipped samples of all ranks, and the random states of the others, as they told them last."
+    "Skipped samples of all ranks, and the random states of the others, as they sent them last."
     mine = random_state(run.start.device)
     sizes = [8, *(len(x) for x in mine.values())]
     parts = [x.split(sizes) for x in run.told]

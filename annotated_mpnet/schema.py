@@ -41,7 +41,7 @@ class Wrong(Exception):
     "Where in a content something is wrong, what is there, and what should be."
 
 
-Kind = Callable[[Any, str], None]  # a thing, and the name of its place
+Kind = Callable[[Any, str], None]  # a thing, and where it stands
 
 
 def brief(x: Any) -> str:
@@ -195,7 +195,7 @@ ROW = table({"row": whole(0, 2**40), "examples": table({})}, {"lost": each(whole
 
 
 def block(x: Any, at: str) -> None:
-    "Where a shuffle block starts: a number, of a stream a row and its place, or nothing yet."
+    "Where a shuffle block starts: a number, of a stream a row and its position, or nothing yet."
     (ROW if isinstance(x, dict) else maybe(whole(0, 2**40)))(x, at)
 
 
@@ -214,7 +214,7 @@ MOMENTS = table({"step": ONE, "exp_avg": tensor(), "exp_avg_sq": tensor()})
 GROUP = table({"params": each(whole()), "lr": real(0, finite=True)})
 OPTIMIZER = table({"param_groups": each(GROUP, most=2)}, {"state": named(MOMENTS, keys=whole())})
 
-STEP = 7  # numbers that are known of an update: the fields of lesson 11c's Step
+STEP = 7  # numbers that a run keeps of each update
 
 
 def steps(x: Any, at: str) -> None:

@@ -4,18 +4,15 @@
 
 # %% auto #0
 __all__ = ['MARK', 'SEAL_BYTES', 'seal', 'seal_is_right', 'tensor_bytes', 'HashingWriter', 'write_sealed', 'sync_folder',
-           'check_room', 'write_whole', 'remove', 'is_dead', 'remove_leftovers', 'wanted_global']
+           'check_room', 'write_whole', 'remove', 'is_dead', 'remove_leftovers']
 
 # %% ../nbs/08e_whole_or_absent.ipynb #08e-004
 import errno
 import hashlib
 import os
-import pickletools
 import re
 import shutil
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType
@@ -192,38 +189,3 @@ def remove_leftovers(folder: Path, # of a run
         with suppress(OSError):
             if process == os.getpid() or is_dead(process):
                 remove(path)
-
-# %% ../nbs/08e_whole_or_absent.ipynb #08e-029
-def _names_in(file: IO[bytes]) -> Iterator[str]: # of pickles, in a zip or one after the other
-    "The functions and classes that pickles ask for, by reading their instructions alone."
-    texts: list[str] = []
-    if zipfile.is_zipfile(file):
-        archive = zipfile.ZipFile(file)
-        file = archive.open(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    else:
-        file.seek(0)
-    while True:  # files of old versions of PyTorch are several pickles in a row
-        for instruction, value, _ in pickletools.genops(file):
-            if isinstance(value, str):
-                texts.append(value)
-            if instruction.name == "STACK_GLOBAL":
-                value = " ".join(texts[-2:])
-            elif instruction.name not in ("GLOBAL", "INST"):
-                continue
-            if value and re.fullmatch(r"[\w.]+ [\w.]+", value):
-                yield value.replace(" ", ".")
-
-
-def wanted_global(file: BinaryIO,   # a file that weights_only refused
-                  error: Exception, # its reason
-                 ) -> str | None:   # such as posix.mkdir; None: the file is damaged
-    "A piece of code that a file asks for, by the error or by its pickles."
-    if named := re.search(r"GLOBAL ([\w.]+) ", str(error)): return named[1]
-    names = []
-    try:
-        for name in _names_in(file):
-            names.append(name)
-    except Exception:  # its end, or whatever else a damaged file makes these readers raise
-        pass
-    usual = ("torch.", "collections.", "_codecs.")  # rather one that is not PyTorch's own
-    return min(names, key=lambda name: name.startswith(usual), default=None)

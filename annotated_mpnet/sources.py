@@ -106,7 +106,7 @@ def _why_not(error: Exception, # that a dataset raised when it was opened
             ) -> str: # one line
     "Why a dataset can't be opened."
     if complaints.last:
-        return f"{complaints.last}; --skip-broken-shards passes over broken Parquet files"
+        return f"{complaints.last}; --skip-broken-shards skips broken Parquet files"
     if isinstance(error, StopIteration):
         return "there is no sample in it"
     reason = short(error, 300) or type(error).__name__
@@ -137,7 +137,7 @@ def _without_broken(builder,                # of Parquet files in a local folder
 
 # %% ../nbs/07d_sources.ipynb #07d-007b
 def _open(config: PretrainConfig, place: Path | None, so_far: dict) -> Opened:
-    "`open_dataset`, whose errors say what of them is `so_far` known."
+    "`open_dataset`; `so_far` keeps what is known for the message of an error."
     builder = _builder(config, place)
     files = (builder.config.data_files or {}).get("train")
     so_far["files"] = files
@@ -150,9 +150,12 @@ def _open(config: PretrainConfig, place: Path | None, so_far: dict) -> Opened:
         known = facts if place else {}
         builder._generate_tables = Tables(builder, config.text_field, known)
     rows = so_far["rows"] = builder.as_streaming_dataset(split="train")
+    columns = rows.column_names or list(next(iter(rows), {}))
+    if builder.name == "parquet" and config.text_field in columns[1:] + columns[:-1]:
+        builder.config.columns = [config.text_field]  # the others are not even unpacked
+        rows = builder.as_streaming_dataset(split="train")
     if by_group:
         rows = rows.reshard()
-    columns = rows.column_names or list(next(iter(rows), {}))
     return Opened(rows, columns, files, list(facts.values()), unread, others)
 
 

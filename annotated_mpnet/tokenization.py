@@ -6,6 +6,8 @@
 __all__ = ['logger', 'reach_hub', 'read_tokenizer', 'check_special_tokens', 'unframed', 'load_tokenizer']
 
 # %% ../nbs/02d_tokenization.ipynb #02d-004
+#| code-fold: true
+#| code-summary: "Imports"
 import copy
 import logging
 import os
@@ -32,10 +34,10 @@ logger = logging.getLogger("annotated_mpnet")
 
 # %% ../nbs/02d_tokenization.ipynb #02d-007
 def reach_hub(path: str, # of the Hub's interface: "models/user/name", "datasets/user/name"
-              what: str, # that is looked for, for the message
+              what: str, # that is searched for, for the message
               other: str, # what to do instead
              ) -> None:
-    "One quick question whether the Hub answers, before a library retries for a minute."
+    "One quick request to the Hub, before a library retries for a minute."
     try:
         get_session().get(f"{constants.ENDPOINT}/api/{path}", timeout=3).json()
     except Exception as error: # whatever the HTTP library of the day raises
@@ -76,7 +78,7 @@ def _from_hub(name: str, # "user/name" on the Hub
     other = "pass a folder that holds a tokenizer, or demo for the embedded one"
     reach_hub(f"models/{name}", f"tokenizer {name!r}", other)
     try:
-        check_folder(Path(fetch()))  # what others wrote is looked at before it is parsed
+        check_folder(Path(fetch()))  # what others wrote is checked before it is parsed
         return read_tokenizer(name)
     except UserError:
         raise
@@ -127,7 +129,7 @@ def check_special_tokens(tokenizer: PreTrainedTokenizerFast, # any fast tokenize
 # %% ../nbs/02d_tokenization.ipynb #02d-unframed
 def unframed(tokenizer: PreTrainedTokenizerFast, # any fast tokenizer
             ) -> list[str]: # one line; none where all is well
-    "Whether a tokenizer puts no start and end token around a text, in words."
+    "A warning where a tokenizer puts no start and end token around a text."
     ids = tokenizer("a")["input_ids"]
     begins, ends = ids[:1], ids[-1:]
     lacks = []

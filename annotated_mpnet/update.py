@@ -7,6 +7,8 @@ __all__ = ['Counts', 'counts_of', 'to_device', 'never', 'accumulate', 'all_finit
            'evaluate']
 
 # %% ../nbs/11c_one_update.ipynb #11c-004
+#| code-fold: true
+#| code-summary: "Imports"
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,9 +16,9 @@ from typing import Any, NamedTuple
 import torch
 
 from .configuration import ModelConfig
+from .machine import update_flops
 from .ranks import Ranks
 from .spread import OneProcess
-from .tracking import update_flops
 
 # %% ../nbs/11c_one_update.ipynb #11c-007
 class Counts(NamedTuple):
@@ -54,7 +56,7 @@ def to_device(batch: dict, # of the collator
     def moved(x: Any) -> Any:
         if not torch.is_tensor(x):
             return x
-        # memory that stays where it is can be read by the GPU while we go on
+        # memory that stays where it is can be read by the GPU while we continue
         return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
     return {name: moved(x) for name, x in (batch | {"predicted": where}).items()}

@@ -18,7 +18,7 @@ from typing import Any, get_args
 class UserError(ValueError):
     "Something that the user can fix: one line that says what was wrong, the value, what to do."
     in_common = False  # True: every process of the run raises it, lesson 08b
-    told = False       # True: another process of the run says it, lesson 08c
+    told = False       # True: another process of the run reports it, lesson 08c
 
 # %% ../nbs/00b_one_argument.ipynb #00b-016
 RULES = {

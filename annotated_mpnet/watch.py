@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['logger', 'BEAT', 'SILENT', 'STUCK', 'LATE', 'TOO_LATE', 'meetings', 'Seen', 'verdict', 'Board', 'Sightings', 'Watch',
-           'RankLost', 'tells_of_a_lost_rank', 'explain', 'own_error', 'who_is_gone', 'take_gpu', 'Patience',
-           'new_store', 'find_store', 'roll_call', 'look_around', 'begin_group', 'meet', 'leave', 'join_ranks']
+           'RankLost', 'tells_of_a_lost_rank', 'explain', 'own_error', 'who_is_gone', 'Patience', 'new_store',
+           'find_store', 'roll_call', 'look_around', 'begin_group', 'meet', 'leave', 'join_ranks']
 
 # %% ../nbs/08c_watch.ipynb #08c-004
 import hashlib
@@ -28,12 +28,12 @@ import torch
 import torch.distributed as dist
 
 from .configuration import UserError
-from .ranks import PATIENCE, Ranks, is_launched, restarts
-
-logger = logging.getLogger("annotated_mpnet")
+from .ranks import PATIENCE, Ranks, is_launched, restarts, take_gpu
 
 # %% ../nbs/08c_watch.ipynb #08c-006
-# seconds between signs of life; without one; without progress in computing
+logger = logging.getLogger("annotated_mpnet")
+
+# seconds between signs of life; without one; without progress in compute
 BEAT = 1
 SILENT = 20
 STUCK = 30
@@ -214,30 +214,21 @@ def who_is_gone(away: RankLost, watch: Watch) -> RankLost:
     lost.told = (errors and not gone) or not board.once("told")
     return lost
 
-# %% ../nbs/08c_watch.ipynb #08c-015
-def take_gpu() -> bool: # whether there are GPUs
-    "Take the GPU that torchrun has numbered for this process."
-    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if gpus and local >= gpus:
-        raise UserError(f"rank {local} of this machine has no GPU: there are {gpus}; "
-                        f"give torchrun --nproc-per-node {gpus} or less")
-    if gpus:
-        torch.cuda.set_device(local)
-    return gpus > 0
-
 # %% ../nbs/08c_watch.ipynb #08c-roll
-LATE, TOO_LATE = 60, 600 # seconds of waiting at the start: then it is said, and then it ends
+#| code-fold: true
+#| code-summary: "The store, and the messages while ranks are missing"
+LATE, TOO_LATE = 60, 600 # seconds of waiting at the start: until a message, until the end
 meetings = count()       # of this process, one a run
 
 
 class Patience:
-    "Waiting for ranks that should be there: after a while it is said, and in the end it ends."
+    "Waiting for ranks that should be there: after a while it is reported, and in the end it ends."
 
     def __init__(self, size: int): # ranks
         self.size, self.since, self.said = size, time.monotonic(), False
 
     def lasts(self, missing: list[int], speaks: Callable[[], bool]) -> None:
-        "Go on waiting, or raise; the first rank for which `speaks` gives True says it."
+        "Keep waiting, or raise; the first rank for which `speaks` gives True reports it."
         waited = time.monotonic() - self.since
         name = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of {self.size}"
         if waited > TOO_LATE:
@@ -271,7 +262,7 @@ def find_store(rank: int, patience: Patience) -> dist.TCPStore:
         time.sleep(0.1)
     return new_store()
 
-
+# %% ../nbs/08c_watch.ipynb #08c-rollcall
 def roll_call(board: Board, patience: Patience) -> None:
     "Wait until each rank has given a first sign of life."
     ranks = range(board.size)
@@ -297,7 +288,7 @@ def begin_group(rank: int, size: int, store: dist.Store | None, watch: Watch) ->
     if store:
         dist.init_process_group(backend, timeout=timedelta(seconds=PATIENCE), store=store,
                                 rank=rank, world_size=size)
-    # how long to wait is for the watch to say
+    # the watch decides how long to wait
     group = dist.new_group(backend="gloo", timeout=timedelta(days=1))
     ranks = Ranks(rank, size, group, watch)
     ranks.wait()

@@ -40,7 +40,7 @@ SPACELESS = (
 
 def stands_alone(char: str, # one character
                 ) -> bool:
-    "Whether no word goes on over it: a script without spaces, punctuation, a line end."
+    "Whether it ends any word: of a script without spaces, punctuation, a line end."
     if any(low <= ord(char) <= high for low, high in SPACELESS):
         return True
     is_mark = char in string.punctuation or unicodedata.category(char).startswith("P")

@@ -14,6 +14,7 @@ FIXTURES = Path(__file__).parents[1] / "annotated_mpnet" / "course" / "interop"
 PRELOAD = [
     "annotated_mpnet.cli", "annotated_mpnet.trainer", "annotated_mpnet.data",
     "datasets", "pyarrow.parquet", "torch.utils.tensorboard",
+    "torch._dynamo",  # an optimizer imports it: two thirds of what a short run costs
     "transformers.models.auto.tokenization_auto", "transformers.models.bert.tokenization_bert",
 ]
 HANGS = 600  # seconds after which what should have ended is taken to hang; no test measures time

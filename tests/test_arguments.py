@@ -11,7 +11,7 @@ import yaml
 from helpers_runs import FIXTURES, Run, failed, finished
 from test_tracking import wandb_history, wandb_records
 
-from annotated_mpnet import configuration, machine, trainer, workers
+from annotated_mpnet import configuration, machine, pieces, workers
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.configuration import ACTIVATIONS, FIELDS, UserError
@@ -92,8 +92,8 @@ QUICK = """
 import torch._inductor.config as c
 c.cpp_cache_precompile_headers = False             # less for the C++ compiler to do
 c.cpp.simdlen = c.compile_threads = 1
-from annotated_mpnet import trainer                # without a second graph to compile:
-trainer.evaluate = lambda *_: dict(loss=1.0, accuracy=0.0, mask_loss=1.0)
+from annotated_mpnet import pieces                 # without a second graph to compile:
+pieces.evaluate = lambda *_: dict(loss=1.0, accuracy=0.0, mask_loss=1.0)
 """
 COUNTED = """
 import sys, torch._dynamo.utils
@@ -246,13 +246,13 @@ def test_every_evaluation_is_the_same(place):
 def test_the_test_is_done_once_with_the_best_model(place, monkeypatch):
     "The second of three evaluations is made to look the best; the test has the same text."
     found, better = [], (0, 100, 0, 0)
-    evaluate = trainer.evaluate
+    evaluate = pieces.evaluate
 
     def shifted(*given):
         found.append(evaluate(*given)["loss"])
         return {"loss": found[-1] - better[len(found) - 1], "accuracy": 0.0, "mask_loss": 0.0}
 
-    monkeypatch.setattr(trainer, "evaluate", shifted)
+    monkeypatch.setattr(pieces, "evaluate", shifted)
     argv = "--eval-interval-steps 2 --test-file valid.txt --tensorboard-log-dir logs".split()
     run = trained(*argv)["result"]
     assert len(found) == 4 and len(set(found)) == 3        # three models, and the test of one
@@ -266,7 +266,7 @@ def test_a_run_without_a_best_checkpoint_still_ends(place, lost, monkeypatch):
     argv = [*BASE, "--save-optimizer-state", "--save-steps", "3"]
     if lost == "nan":
         nothing = dict.fromkeys(("loss", "accuracy", "mask_loss"), float("nan"))
-        monkeypatch.setattr(trainer, "evaluate", lambda *_: nothing)
+        monkeypatch.setattr(pieces, "evaluate", lambda *_: nothing)
     result = pretrain(parse_args(argv))
     if lost == "deleted":
         Path(result["best_checkpoint"]).unlink()
@@ -595,9 +595,9 @@ def test_attention_backend_reaches_the_model(place):
 
 
 def test_gradient_checkpointing_reaches_the_model(place, monkeypatch):
-    from annotated_mpnet import model
-    watched = Mock(wraps=model.checkpoint)
-    monkeypatch.setattr(model, "checkpoint", watched)
+    from annotated_mpnet import encoder
+    watched = Mock(wraps=encoder.checkpoint)
+    monkeypatch.setattr(encoder, "checkpoint", watched)
     trained("--total-updates", "2")
     assert not watched.called
     trained("--total-updates", "2", "--gradient-checkpointing")

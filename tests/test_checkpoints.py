@@ -19,7 +19,7 @@ import pytest
 import torch
 from helpers_runs import HANGS
 
-from annotated_mpnet import checkpoints, sealed
+from annotated_mpnet import checkpoints, reading, sealed
 from annotated_mpnet.checkpoints import (
     FORMAT, TornCheckpoint, choose_checkpoint, find_checkpoint, interval_checkpoints,
     load_checkpoint_tokenizer, load_model, prune, read_checkpoint, save_checkpoint)
@@ -497,7 +497,7 @@ def test_formats(tmp_path):
 
 def test_disk_that_cannot_be_read(saved, monkeypatch):
     def fails(_): raise OSError(errno.EIO, os.strerror(errno.EIO))
-    monkeypatch.setattr(checkpoints, "seal_is_right", fails)
+    monkeypatch.setattr(reading, "seal_is_right", fails)
     with pytest.raises(UserError, match="could not read .*Input/output error") as error:
         read_checkpoint(saved.path)
     assert not isinstance(error.value, TornCheckpoint)

@@ -221,7 +221,7 @@ def test_ctrl_c(place):
     _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130, err
     first, last = err.splitlines()
-    assert first.startswith("pretrain-mpnet: SIGINT: breaking off") and "second Ctrl-C" in first
+    assert first.startswith("pretrain-mpnet: SIGINT: stopping") and "second Ctrl-C" in first
     assert last.startswith("pretrain-mpnet: stopped by SIGINT after update ")
 
 
@@ -369,7 +369,7 @@ def test_demo_tells_its_story(monkeypatch, capsys, own_logging, place):
     # With everything else set: small, and on these files.
     assert cli.main(["--demo", *RUN, "--total-updates", "3"]) == 0
     out, err = capsys.readouterr()
-    assert err == "" and "the bar:" in out
+    assert err == "" and "the baseline:" in out
     assert "validation loss at <mask>" in out and "run/best_checkpoint.pt" in out
     assert out.count("before:") == out.count("after:") == len(cli.DEMO_SENTENCES)
 
@@ -406,7 +406,7 @@ def test_any_words_end_in_a_line(words, place, monkeypatch, capsys, own_logging)
     monkeypatch.chdir(place)
     # Whatever gets that far is not trained.
     monkeypatch.setattr("annotated_mpnet.trainer.loop", lambda *_: None)
-    monkeypatch.setattr("annotated_mpnet.trainer.load_model", lambda path: pytest.fail("trained"))
+    monkeypatch.setattr("annotated_mpnet.pieces.load_model", lambda path: pytest.fail("trained"))
     before = listing(place)
     # The files and the sizes come last and win, so that nothing large is built; a bad folder ends
     # what is left.

@@ -738,7 +738,9 @@ def stream(folder, **changes):
     return call
 
 
-def test_streams_that_cannot_be_opened(folders, tmp_path):
+def test_streams_that_cannot_be_opened(folders, tmp_path, monkeypatch):
+    naps = []
+    monkeypatch.setattr(streams, "time", SimpleNamespace(sleep=naps.append))
     refused(stream("no/such"), "no/such", "can't be reached", "--train-dir")
     refused(stream(tmp_path / "gone"), "gone")
     refused(stream(tmp_path), "--dataset-name", "any data files")
@@ -760,6 +762,7 @@ def test_streams_that_cannot_be_opened(folders, tmp_path):
         refused(stream(tmp_path), str(tmp_path))
     (tmp_path / "train.jsonl").unlink()
     put_parquet(tmp_path / "train.parquet", [])
+    assert naps == []            # none of these is taken for a network that may come back
     refused(stream(tmp_path))
 
 

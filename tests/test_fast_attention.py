@@ -10,7 +10,7 @@ from textbook import use_textbook
 from torch import nn
 from torch.autograd import gradcheck
 
-from annotated_mpnet import fast_attention
+from annotated_mpnet import dropout_and_bias, fast_attention
 from annotated_mpnet.attention import dense_bias, two_stream_mask
 from annotated_mpnet.configuration import PretrainConfig, UserError
 from annotated_mpnet.fast_attention import (
@@ -65,7 +65,8 @@ def test_fast_paths_equal_the_textbook(objective, normalize_before, sizes, backe
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_equal_at_a_size_that_takes_several_blocks(objective, monkeypatch):
     # A block of heads is smaller than all heads, cells come in several pieces.
-    monkeypatch.setattr(fast_attention, "PIECE", 4000)
+    for module in (fast_attention, dropout_and_bias):
+        monkeypatch.setattr(module, "PIECE", 4000)
     wide = {"encoder_attention_heads": 8, "encoder_embed_dim": 32, "encoder_ffn_dim": 64}
     model = tiny_model(objective=objective, **wide).train()
     batch = make_batch([make_row(40, 9, seed=1), make_row(25, 12, seed=2)], objective)

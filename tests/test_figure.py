@@ -307,3 +307,20 @@ def test_without_javascript_it_says_so(open_figure):
     assert not page.get_by_role("radio").first.is_visible()
 
 
+SPACE = """() => {
+    const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+    const [whole, about, button] = [".two-stream", ".about", "button.next"].map(box);
+    return [about.left - whole.left, whole.right - about.right, button.top - about.bottom];
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1300])
+def test_on_the_site_its_text_keeps_its_distance(open_figure, width):
+    "The site's own rules for paragraphs of figures don't reach into it."
+    css = (ROOT / "docs/assets/site.css").read_text(encoding="utf-8")
+    rules = re.sub(r"@font-face \{.*?\}", "", css)
+    html = f'<style>{rules}</style><article style="padding: 0 20px">{saved_figure()}</article>'
+    page = open_figure(html=html, viewport={"width": width, "height": 900})
+    left, right, below = page.evaluate(SPACE)
+    assert left >= 0 and right >= 0 and below >= 8
+    assert page.evaluate("getComputedStyle(document.querySelector('.title')).borderBottomWidth") == "0px"

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_resume import same
 
-from annotated_mpnet import data, model, pieces, run_folder, sealed, tracking, trainer, update
+from annotated_mpnet import data, lock, model, pieces, sealed, tracking, trainer, update
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.checkpoints import interval_checkpoints, read_checkpoint
 from annotated_mpnet.configuration import UserError
 from annotated_mpnet.interruption import Stopped
-from annotated_mpnet.run_folder import locked
+from annotated_mpnet.lock import locked
 from annotated_mpnet.start import prepare
 
 TINY = ("--encoder-layers 1 --encoder-embed-dim 16 --encoder-ffn-dim 32 "
@@ -79,9 +79,9 @@ class Boom(Exception):
 PLACES = [(trainer, "fetch"), (trainer, "gradient"), (trainer, "accumulate"),
           (trainer, "clip_gradient"), (trainer, "learning_rate"), (trainer, "all_finite"),
           (trainer, "due_now"), (trainer, "tell_first"), (trainer, "learn"), (trainer, "update"),
-          (trainer, "tell"), (trainer, "log"), (trainer, "validate"), (trainer, "measure"),
-          (trainer, "evaluate"), (trainer, "save"), (trainer, "save_interval"),
-          (trainer, "state_of"), (trainer, "prune"), (trainer, "finish"), (pieces, "means"),
+          (trainer, "tell"), (trainer, "log"), (trainer, "validate"), (pieces, "measure"),
+          (pieces, "evaluate"), (pieces, "save"), (trainer, "save_interval"),
+          (pieces, "state_of"), (pieces, "prune"), (trainer, "finish"), (pieces, "means"),
           (pieces, "counts_of"), (sealed, "write_sealed"), (sealed, "sync_folder"),
           (model.MPNetForPretraining, "loss"), (model.MPNetForPretraining, "token_losses"),
           (tracking.Tracker, "advance"), (tracking.Tracker, "log"), (tracking.Tracker, "flush"),
@@ -296,7 +296,7 @@ def test_a_closed_terminal(ignored, whole, tmp_path):
 def test_a_second_start_is_refused(more, whole, tmp_path, monkeypatch):
     "While the first one trains; it is not disturbed, and its folder is free afterwards."
     folder, lines = tmp_path / "run", []
-    monkeypatch.setattr(run_folder, "_PATIENCE", 0)
+    monkeypatch.setattr(lock, "_PATIENCE", 0)
 
     def second(update, metrics):
         if update in (1, 5):  # with and without a checkpoint in the folder
@@ -345,7 +345,7 @@ def test_a_lock_dies_with_its_process(tmp_path):
     holder.join()
     os.kill(child, 0)
     with locked(tmp_path):
-        run_folder.refuse_if_live(tmp_path / "elsewhere")
+        lock.refuse_if_live(tmp_path / "elsewhere")
     os.kill(child, signal.SIGKILL)
     assert list(tmp_path.iterdir()) == []
 
@@ -354,7 +354,7 @@ def test_what_stands_in_a_lock_is_not_shown(tmp_path):
     with locked(tmp_path):
         (tmp_path / ".lock").write_bytes(b"process 1 on \x1b[2Jhost\n")
         with pytest.raises(UserError, match="in use: another process trains in it"):
-            run_folder.refuse_if_live(tmp_path)
+            lock.refuse_if_live(tmp_path)
     (tmp_path / "victim").write_text("untouched")
     (tmp_path / ".lock").symlink_to(tmp_path / "victim")
     with pytest.raises(UserError, match="can't be written"):
@@ -367,7 +367,7 @@ def test_a_file_system_without_locks_is_said(whole, tmp_path, monkeypatch, caplo
     def none(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", none)
+    monkeypatch.setattr(lock.fcntl, "flock", none)
     run(tmp_path / "run")
     assert sum("can't be locked (No locks available)" in line for line in caplog.messages) == 1
     equals(tmp_path / "run", whole)

@@ -301,7 +301,7 @@ def test_a_stop_is_not_pruned_before_there_is_a_newer_one(place):
     assert run.finish() == 143
     assert last_saved(place) == 25
     # nothing deleted before the next save
-    keep_all = "from annotated_mpnet import trainer\ntrainer.prune = lambda *_, **__: None"
+    keep_all = "from annotated_mpnet import pieces\npieces.prune = lambda *_, **__: None"
     finished([*argv, "--resume"], place, keep_all)
     assert set(saved(place)) == {f"checkpoint{n}.pt" for n in (20, 25, 40, 60)}
 

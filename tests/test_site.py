@@ -1,7 +1,10 @@
 """The website, as it is built and as a browser shows it: every page, on a phone and on a desk."""
 import ast
+import copy
+import gc
 import json
 import os
+import posixpath
 import re
 import shutil
 import subprocess
@@ -10,6 +13,7 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import course
 import pytest
 import readme
 import serve_docs
@@ -17,6 +21,7 @@ import site_html
 import site_pages
 import site_reference
 from bs4 import BeautifulSoup
+from questions import QUESTIONS
 
 from annotated_mpnet import arguments
 import annotated_mpnet.configuration as c
@@ -78,7 +83,11 @@ def site(builds) -> Path:
 def pages(site) -> dict[str, BeautifulSoup]:
     "Every page of the site, parsed."
     paths = sorted(site.rglob("*.html"))
-    return {p.relative_to(site).as_posix(): site_html.parse(read(p)) for p in paths}
+    gc.disable()  # half of the time is spent in search of garbage, of which there is none
+    try:
+        return {p.relative_to(site).as_posix(): site_html.parse(read(p)) for p in paths}
+    finally:
+        gc.enable()
 
 
 def test_builds_without_a_warning(builds):
@@ -160,9 +169,10 @@ def test_readme_and_front_page_come_from_the_same_notebook(pages):
 def test_map_of_the_course_has_every_lesson(pages):
     "Fails where lessons were added and the front page wasn't made anew: `make notebooks NB=index`."
     links = [a["href"] for a in pages["index.html"].select("#course-map td a")]
-    assert links == LESSONS
+    in_order = course.in_order()  # the core first
+    assert links == [p.with_suffix(".html").name for p in in_order]
     rows = re.findall(r"^\| \[\S+ .+?\]\(nbs/(\S+?)\)", read(ROOT / "README.md"), re.MULTILINE)
-    assert rows == [p.name for p in NOTEBOOKS]
+    assert rows == [p.name for p in in_order]
 
 
 def texts(row) -> list[str]:
@@ -247,10 +257,11 @@ def test_troubleshooting_quotes_messages_that_exist():
     quoted = [line for block in blocks for line in block.splitlines()]
     assert len(quoted) > 20
     known = messages()
+    values = [re.compile(re.escape(k).replace("\0", ".*"), re.S) for k in known]
     for line in quoted:
         shape = re.compile(re.escape(line).replace("…", ".*"), re.S)
-        values = lambda known: re.search(re.escape(known).replace("\0", ".*"), line, re.S)
-        assert any(shape.search(k) or values(k) for k in known), f"no message reads {line!r}"
+        found = any(map(shape.search, known)) or any(v.search(line) for v in values)
+        assert found, f"no message reads {line!r}"
 
 
 def test_guides_name_arguments_that_exist():
@@ -275,7 +286,7 @@ def test_names_with_underscores_are_whole(pages):
 
 def prose(page: BeautifulSoup) -> str:
     "The words of a page without code and formulas."
-    article = site_html.parse(str(page.select_one("article")))
+    article = copy.copy(page.select_one("article"))
     for part in article.select("pre, code, math, script, style, .cell-output-display"):
         part.decompose()
     return article.get_text()
@@ -473,6 +484,14 @@ FIT = """() => {
 LOOK = f"async () => ({{...await ({LOOK})(), ...({FIT})()}})"
 
 
+COLOURS = """() => {
+  const style = getComputedStyle(document.body);
+  const figures = [...document.querySelectorAll("article img")];
+  return {ground: style.backgroundColor, ink: style.color,
+          figures: figures.map(e => getComputedStyle(e).backgroundColor)};
+}"""
+
+
 def listen(page) -> tuple[list[str], list[str]]:
     "Lists that fill with a page's errors and requests."
     errors, requests = [], []
@@ -506,6 +525,9 @@ def seen(browser, base, pages) -> dict[tuple[str, str], dict]:
             met = page.evaluate(LOOK)
             found[url, kind] = met | {"errors": list(errors), "requests": list(requests)}
             if kind == "desk":  # at last: it changes the page
+                page.emulate_media(color_scheme="dark")
+                found[url, kind]["dark"] = page.evaluate(COLOURS)
+                page.emulate_media(color_scheme="light")
                 found[url, kind]["violations"] = violations(page, url in KINDS)
         page.close()
     return found
@@ -588,19 +610,43 @@ def test_landmarks(seen):
     assert said(seen, "landmarks") == {}
 
 
+# The thousands of coloured spans of code, and the links of the course, which all pages share.
 WITHOUT_COLOURS = """
-document.querySelectorAll('pre code').forEach(code => { code.textContent = code.textContent })
+document.querySelectorAll('pre code').forEach(code => { code.textContent = code.textContent });
+for (const a of document.querySelectorAll('nav.course li > a:not([aria-current])'))
+  (a.nextElementSibling ? a : a.parentElement).remove();
 """
+# A rule gives its impact to all that it finds.
+RUN_AXE = """() => {
+  const slight = axe._audit.rules.filter(rule => ["minor", "moderate"].includes(rule.impact));
+  const rules = Object.fromEntries(slight.map(rule => [rule.id, {enabled: false}]));
+  return axe.run(document, {resultTypes: ["violations"], rules});
+}"""
 
 
 def violations(page, whole: bool) -> list[str]:
-    "What axe-core finds that is serious; the thousands of coloured spans of code only in a whole."
+    "What axe-core finds that is serious; what all pages share only in a whole."
     page.evaluate(AXE.read_text(encoding="utf-8"))
     if not whole:  # leaving them out by axe's own `exclude` takes longer than looking at them
         page.evaluate(WITHOUT_COLOURS)
-    found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")["violations"]
+    found = page.evaluate(RUN_AXE)["violations"]
     serious = [(v, node) for v in found if v["impact"] in SERIOUS for node in v["nodes"]]
     return [f"{v['id']}: {v['help']}: {node['target']}" for v, node in serious]
+
+
+def test_the_links_of_the_course_are_the_same_on_every_page(pages):
+    "But for the mark of the page itself: so axe-core looks at them on one page of each kind."
+    def written(url: str) -> str:
+        nav = copy.copy(pages[url].select_one("nav.course"))
+        for details in nav.find_all("details"):
+            del details["open"]
+        for a in nav.find_all("a"):
+            there = posixpath.join(posixpath.dirname(url), a["href"])
+            a["href"] = posixpath.normpath(there)
+            del a["aria-current"]
+        return str(nav)
+
+    assert {url for url in pages if written(url) != written("index.html")} == set()
 
 
 def test_accessible(browser, base, pages, seen):
@@ -639,6 +685,65 @@ def test_search_leads_to_names(page, base, words, target):
     assert words.lstrip("-") in page.locator(f'[id="{target.split("#")[1]}"]').inner_text()
 
 
+def test_the_site_lists_the_lessons_as_the_course_does(pages):
+    links = pages[LESSONS[1]].select("nav.course a")
+    listed = [a["href"] for a in links if a["href"] in LESSONS]
+    assert listed == [path.with_suffix(".html").name for path in course.in_order()]
+
+
+def test_search_answers_what_readers_ask(page, base):
+    "Of 50 questions, 45 find a page with the answer among the first three places."
+    page.goto(base + LESSONS[1])
+    found = page.evaluate("""async questions => {
+      const ask = await loadSearch();
+      return questions.map(question => ask(question).slice(0, 3).map(place => place.u));
+    }""", list(QUESTIONS))
+    assert len(QUESTIONS) == 50
+    wrong = {question: places for (question, pages), places in zip(QUESTIONS.items(), found)
+             if not any(place.startswith(tuple(pages)) for place in places)}
+    assert len(wrong) <= 5, wrong
+
+
+def test_the_mathematical_font_has_all_signs_of_the_formulas(pages):
+    said = re.search(r'--unicodes="([^"]+)"', read(ROOT / "docs/assets/fonts/README.md"))[1]
+    known = set()
+    for part in said.split(","):
+        first, _, last = part.removeprefix("U+").partition("-")
+        known |= set(range(int(first, 16), int(last or first, 16) + 1))
+    for url, page in pages.items():
+        signs = set("".join(formula.get_text() for formula in page.find_all("math")))
+        assert {sign for sign in signs if ord(sign) not in known} == set(), url
+
+
+@pytest.mark.parametrize("typed, target", [
+    ("permuttation", "03_permutation"),    # a typing error
+    ("tokenizing", "02"),                  # another form of the word
+    ("OOM", "docs/troubleshooting"),       # another word for it
+])
+def test_search_forgives(page, base, typed, target):
+    page.goto(base + LESSONS[1])
+    page.keyboard.press("/")
+    page.keyboard.type(typed)
+    page.wait_for_selector(".found a")
+    first = [a.get_attribute("href") for a in page.locator(".found a").all()[:3]]
+    assert any(place.removeprefix(base).startswith(target) for place in first), first
+    shown = page.locator(".found .what").all_inner_texts()[:3]
+    assert not any("import " in text or "def " in text for text in shown), shown  # prose, no code
+
+
+def test_a_reader_marks_lessons_and_exercises(page, base):
+    page.goto(base + LESSONS[0])
+    page.locator("label.done", has_text="I have read").locator("input").check()
+    exercises = page.locator("section#exercises label.done input")
+    exercises.nth(1).check()
+    page.reload()
+    assert page.locator("label.done", has_text="I have read").locator("input").is_checked()
+    assert [e.is_checked() for e in exercises.all()][:2] == [False, True]
+    page.goto(base + LESSONS[1])
+    read_lessons = page.locator(".course a.read")
+    assert [a.get_attribute("href") for a in read_lessons.all()] == [LESSONS[0]]
+
+
 def test_search_leads_to_where_a_word_is_defined(page, base):
     page.goto(base + "docs/training.html")
     page.click("[data-search]")
@@ -664,20 +769,20 @@ def brightness(colour: str) -> float:
     return sum(float(x) for x in re.findall(r"[\d.]+", colour)[:3]) / 765
 
 
-def test_dark_pages_keep_figures_readable(browser, base, pages):
+def test_dark_pages_keep_figures_readable(browser, base, pages, seen):
+    with_figures = [url for url in LESSONS if pages[url].select_one("article img")]
+    for url in with_figures:
+        dark = seen[url, "desk"]["dark"]
+        assert brightness(dark["ground"]) < 0.2 < 0.8 < brightness(dark["ink"])
+        assert all(colour == "rgb(255, 255, 255)" for colour in dark["figures"]), url
     page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
-    style = lambda name: page.eval_on_selector("body", f"e => getComputedStyle(e).{name}")
-    body = lambda name: brightness(style(name))
-    grounds = "all => all.map(e => getComputedStyle(e).backgroundColor)"
-    for url in (u for u in LESSONS if pages[u].select_one("article img")):
-        page.goto(base + url)
-        assert body("backgroundColor") < 0.2 < 0.8 < body("color")
-        found = page.eval_on_selector_all("article img", grounds)
-        assert all(colour == "rgb(255, 255, 255)" for colour in found), url
+    page.goto(base + with_figures[-1])
+    ground = lambda: brightness(page.evaluate(COLOURS)["ground"])
+    assert page.evaluate(COLOURS) == seen[with_figures[-1], "desk"]["dark"] and ground() < 0.2
     page.click("[data-theme-switch]")
-    assert body("backgroundColor") > 0.8
+    assert ground() > 0.8
     page.reload()
-    assert body("backgroundColor") > 0.8, "the choice is forgotten"
+    assert ground() > 0.8, "the choice is forgotten"
     page.close()
 
 

@@ -4,7 +4,7 @@ import torch
 from helpers_runs import FIXTURES, failed, finished
 from transformers import AutoTokenizer, MPNetConfig, MPNetForMaskedLM, MPNetModel
 
-from annotated_mpnet import checkpoints, start
+from annotated_mpnet import origin, reading, start
 from annotated_mpnet.arguments import parse_args
 from annotated_mpnet.checkpoints import load_model, read_checkpoint
 from annotated_mpnet.huggingface import from_huggingface
@@ -105,11 +105,11 @@ def test_a_start_reads_each_file_once_checks_once_and_builds_one_model(place, mo
               "--encoder-ffn-dim", "16", "--encoder-attention-heads", "2"], place)
     monkeypatch.chdir(place)
     opened, checks, models = [], [], []
-    read, check, build = checkpoints._load_plain, start.check, start.MPNetForPretraining
-    monkeypatch.setattr(checkpoints, "_load_plain",
+    read, check, build = reading._load_plain, start.check, origin.MPNetForPretraining
+    monkeypatch.setattr(reading, "_load_plain",
                         lambda path, trust: opened.append(path.name) or read(path, trust))
     monkeypatch.setattr(start, "check", lambda *given: checks.append(given) or check(*given))
-    monkeypatch.setattr(start, "MPNetForPretraining",
+    monkeypatch.setattr(origin, "MPNetForPretraining",
                         lambda shape: models.append(shape) or build(shape))
     begun = start.prepare(parse_args(["--resume", "--total-updates", "5"]))
     assert (opened, len(checks), len(models)) == (["checkpoint3.pt"], 1, 1)

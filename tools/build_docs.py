@@ -5,6 +5,7 @@ file, and the pages that come out get what they lack (tools/site_html.py) and ou
 (tools/site_shell.py). nbdev's own commands aren't called for it: they install Quarto where it is
 missing. Two builds of the same sources are byte-identical.
 """
+import gc
 import json
 import re
 import shutil
@@ -191,6 +192,8 @@ def write_site(rendered: Path, out: Path, kept: dict[str, str]) -> int:
         if page.kind != "error":
             entries += site_search.sections(page.main, url, page.title, page.kind)
             entries += site_search.argument_entries(page.main, url)
+        if url == "docs/glossary.html":
+            entries += site_search.glossary_entries(page.main, url)
         text = site_shell.whole(site, page)
         for mark, output in kept.items():
             text = text.replace(mark, output)
@@ -221,4 +224,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # the trees of all pages live to the end: to search them for garbage is in vain
     sys.exit(main())

@@ -20,7 +20,7 @@ import readme
 WORDS_A_MINUTE, LINES_A_MINUTE = 220, 12
 LONGEST = 25  # minutes of one lesson
 # What one reads in an afternoon, in this order; all other lessons follow in the order of files.
-CORE = ("00", "02b", "03", "04", "05", "06", "06c", "14")
+CORE = ("00", "02b", "03", "04", "05", "05c", "06", "06c", "14")
 EXPERIMENTS = "3"  # with what the numbers of lessons begin that ask a question
 TIME = re.compile(r"(\*\*Time:\*\* )\d+( minutes to read[^.]*\.)(?: \*\*Path:\*\* [^.]*\.)?")
 ROLES = ("start", "solution", "check")

@@ -22,10 +22,11 @@ from pathlib import Path
 SECONDS = 300  # this ends a notebook that hangs
 CPU_BUDGET = 60  # seconds of one AVX2 core that a lesson may take; more is reported, no failure
 UNSOLVED = "raises-exception"
+ALARM = getattr(signal, "SIGALRM", None)  # Windows has none: there each cell has the limit
 FORKS = sys.platform == "linux"
 IMPORTS = ("ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib.pyplot",
            "matplotlib_inline.backend_inline", "nbclient", "torch.distributed", "torch.utils.data",
-           "datasets", "transformers.models.mpnet.modeling_mpnet")
+           "torch._dynamo", "datasets", "transformers.models.mpnet.modeling_mpnet")
 
 
 class Forked:
@@ -63,7 +64,7 @@ def kernel(command: list[str], env: dict[str, str]) -> None:
     from ipykernel import kernelapp
     signal.set_wakeup_fd(-1)  # the parent's; its handlers and its loop are none of ours either
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGTERM, signal.SIGALRM):
+    for signum in (signal.SIGTERM, ALARM):
         signal.signal(signum, signal.SIG_DFL)
     asyncio._set_running_loop(None)
     asyncio.set_event_loop(asyncio.new_event_loop())
@@ -91,6 +92,7 @@ def execute(notebook: Path, folder: str) -> None:
     nb = nbformat.read(notebook, as_version=4)
     nb.cells = list(with_unsolved_checks(nb.cells))
     client = NotebookClient(nb, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
+                            timeout=None if ALARM else SECONDS,
                             resources={"metadata": {"path": folder}})
     client.execute()
     for cell in nb.cells:
@@ -105,15 +107,17 @@ def hangs(*_) -> None: # as a signal handler is called
 
 def outcome(notebook: Path, folder: str) -> str: # of `execute`, in words; nothing: all is well
     "Run a notebook that may hang, in a folder."
-    signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(SECONDS)
+    if ALARM:
+        signal.signal(ALARM, hangs)
+        signal.alarm(SECONDS)
     try:
         execute(notebook, folder)
         return ""
     except Exception as error:
         return str(error) or type(error).__name__
     finally:
-        signal.alarm(0)
+        if ALARM:
+            signal.alarm(0)
 
 
 def run(notebook: Path, pipe: Connection) -> None: # takes its name, what is wrong, seconds of CPU

@@ -4,6 +4,7 @@ import html
 import posixpath
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from bs4 import BeautifulSoup, NavigableString, Tag
@@ -16,6 +17,7 @@ WIDEST_PICTURE = 620  # pixels of CSS; a wider one is not shrunk for a phone: it
 FUNCTIONS = {"max", "min", "log", "ln", "exp"}
 SCRIPTS = ("msub", "msup", "msubsup", "munder", "mover", "munderover")
 ROLES = {"tr": "row", "td": "cell", "th": "columnheader", "tbody": "rowgroup", "thead": "rowgroup"}
+UNTOUCHED = {"pre", "code", "math", "script", "style"}
 UNITS = r"(?:%|[kMGT]i?B\b|GB/s|ms\b|nats\b)"
 
 
@@ -198,11 +200,19 @@ def element(name: str, cls: str) -> Tag:
 
 # words
 
+def prose_of(element: Tag) -> Iterator[NavigableString]:
+    "The texts within an element that are neither code nor a formula."
+    for part in element.children:
+        if not isinstance(part, Tag):
+            yield part
+        elif part.name not in UNTOUCHED:
+            yield from prose_of(part)
+
+
 def keep_numbers(main: Tag) -> None:
     "No line ends between a number and its unit, or between `lesson` and its number."
-    for text in main.find_all(string=True):
-        untouched = text.find_parent(["pre", "code", "math", "script", "style"])
-        if type(text) is NavigableString and untouched is None:
+    for text in list(prose_of(main)):
+        if type(text) is NavigableString:
             kept = re.sub(rf"(?<=\d) (?={UNITS})|(?<=\b[Ll]esson) (?=\d)", "\u00a0", text)
             if kept != text:
                 text.replace_with(kept)

@@ -7,6 +7,7 @@ import re
 
 from bs4 import Tag
 
+NAME = re.compile(r"[A-Za-z][A-Za-z_]{3,}")  # of code, a name is searched, once
 LONGEST = 4000  # characters of a section's text that are searched
 
 
@@ -15,9 +16,21 @@ def words(element: Tag) -> str:
     return re.sub(r"\s+", " ", element.get_text(" ")).strip()
 
 
-def entry(url: str, title: str, heading: str, kind: str, text: str, terms: list[str]) -> dict:
+def prose_and_code(parts: list[Tag]) -> tuple[str, str]:
+    "The text of some elements, each on one line: what stands in blocks of code is kept apart."
+    found: dict[bool, list[str]] = {False: [], True: []}
+    for part in parts:
+        for string in part.find_all(string=True):
+            found[string.find_parent("pre") is not None].append(string)
+        found[False].append(" ")
+    prose, code = (re.sub(r"\s+", " ", "".join(strings)).strip() for strings in found.values())
+    return prose, code
+
+
+def entry(url: str, title: str, heading: str, kind: str, text: str, code: str,
+          terms: list[str]) -> dict:
     "An entry, under the short names that the site's script reads."
-    return {"u": url, "t": title, "h": heading, "k": kind, "x": text, "e": terms}
+    return {"u": url, "t": title, "h": heading, "k": kind, "x": text, "c": code, "e": terms}
 
 
 def sections(main: Tag, url: str, title: str, kind: str) -> list[dict]:
@@ -29,20 +42,30 @@ def sections(main: Tag, url: str, title: str, kind: str) -> list[dict]:
         heading = None if whole else section.find(["h2", "h3", "h4"], recursive=False)
         tags = (c for c in section.children if isinstance(c, Tag))
         parts = [c for c in tags if c not in inner and c is not heading]
-        text = " ".join(words(p) for p in parts)
-        emphasized = (words(t).lower() for p in parts for t in p.find_all(["em", "strong"]))
-        terms = sorted({term for term in emphasized if len(term) < 40})
+        prose, code = prose_and_code(parts)
+        emphasized = [t for p in parts for t in p.find_all(["em", "strong"])]
+        terms = {words(term).lower().rstrip(".:") for term in emphasized}
         name = words(heading).removesuffix("#").strip() if heading else ""
         anchor = "" if whole else f"#{section['id']}"
-        found.append(entry(url + anchor, title, name, kind, text[:LONGEST], terms))
+        names = " ".join(sorted(set(NAME.findall(code))))
+        found.append(entry(url + anchor, title, name, kind, prose[:LONGEST], names,
+                           sorted(term for term in terms if len(term) < 40)))
     return found
 
 
 def argument_entries(main: Tag, url: str) -> list[dict]:
     "An entry for each row of the tables of arguments."
     rows = {row["id"]: words(row) for row in main.select("table.arguments tbody tr[id]")}
-    return [entry(f"{url}#{name}", "Configuration", f"--{name}", "argument", text, [])
+    return [entry(f"{url}#{name}", "Configuration", f"--{name}", "argument", text, "", [])
             for name, text in rows.items()]
+
+
+def glossary_entries(main: Tag, url: str) -> list[dict]:
+    "An entry for each word of the glossary."
+    items = [(item.find("a", id=True), item) for item in main.find_all("li")]
+    return [entry(f"{url}#{anchor['id']}", "Glossary", words(item.strong).rstrip("."), "term",
+                  words(item), "", [words(item.strong).lower().rstrip(".")])
+            for anchor, item in items if anchor and item.strong]
 
 
 def write(entries: list[dict]) -> str:

@@ -2,6 +2,7 @@
 import html
 import re
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import course_map
 from bs4 import BeautifulSoup, Tag
@@ -243,6 +244,12 @@ def page_facts(site: Site, page: Page) -> list[str]:
                  f'<a href="{colab}" rel="noopener">Open in Colab</a>']
     if page.source:
         facts.append(f'<a href="{site.repository}/{source}" rel="noopener">Source</a>')
+    if page.source and page.kind != "reference":   # those pages are generated
+        edit = f"{site.repository}/edit/{site.branch}/{page.source}"
+        title = quote(f"{page.source}: ")
+        problem = f"{site.repository}/issues/new?title={title}"
+        facts += [f'<a href="{edit}" rel="noopener">Edit this page</a>',
+                  f'<a href="{problem}" rel="noopener">Report a problem</a>']
     return facts
 
 
@@ -252,6 +259,7 @@ def front_title(site: Site, page: Page) -> str:
     name = html.escape(page.title)
     kicker = '<p class="kicker">Masked and permuted pretraining</p>'
     doors = (f'<a class="door" href="{first.url}">Read the first lesson</a>'
+             '<a class="door quiet" href="docs/explorer.html">Try one in your browser</a>'
              '<a class="door quiet" href="#two-commands">Train one in minutes</a>')
     return f"""<div class="title front">{kicker}<h1>{name}</h1>
 <p class="lead">{html.escape(page.description, quote=False)}</p>

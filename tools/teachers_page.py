@@ -1,6 +1,7 @@
 """Write the second half of docs/teachers.md: the goals, time and exercises of every lesson."""
 import re
 
+import course
 import lessons
 
 PAGE = lessons.ROOT / "docs" / "teachers.md"
@@ -35,7 +36,8 @@ def section(lesson: lessons.Lesson) -> str:
     figures = count(len(lesson.figures), "figure")
     exercises = count(len(lesson.exercises), "exercise")
     head = (f"{title}\n\n{lesson.purpose}\n\n"
-            f"{time}; {figures}, {exercises}. Know first: {lesson.first}\n\n"
+            f"{time}; {figures}, {exercises}. Path: {course.path_of(lesson.number)}. "
+            f"Know first: {lesson.first}\n\n"
             "After it, students can\n\n")
     goals = ";\n".join(f"- {lower(goal)}" for goal in lesson.goals) + ".\n"
     tasks = "".join(map(numbered, lesson.exercises))

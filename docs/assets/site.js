@@ -70,39 +70,25 @@ if (current) {
   course.scrollTop = current.offsetTop - course.clientHeight / 2;
 }
 
-// search: the index is fetched when it is first needed
+// search: engine and index are fetched when they are first needed
 const dialog = document.querySelector("dialog.search");
 const input = dialog.querySelector("input");
 const found = dialog.querySelector(".found");
 const count = dialog.querySelector(".count");
 const indexUrl = new URL(here.dataset.index, location.href.split("#")[0].split("?")[0] === document.baseURI.split("#")[0] ? location.href : document.baseURI);
-let entries = null;
+const engine = ["libraries.js", "engine.js"].map(name => new URL(`docs/assets/search/${name}`, indexUrl));
+let ready = null;
 
-function loadIndex() {
-  return entries || (entries = new Promise((done, fail) => {
-    const script = document.createElement("script");
-    script.src = indexUrl;
-    script.onload = () => done(window.searchIndex);
-    script.onerror = fail;
-    document.head.append(script);
-  }));
-}
+const loaded = url => new Promise((done, fail) => {
+  document.head.append(Object.assign(document.createElement("script"), {src: url, onload: done, onerror: fail}));
+});
 
-// Names come before headings, headings before text, and a place that defines a word (in italics or bold) before one that uses it.
-function score(entry, words, whole) {
-  const title = entry.t.toLowerCase(), heading = entry.h.toLowerCase(), text = entry.x.toLowerCase();
-  let points = 0;
-  for (const word of words) {
-    const times = text.split(word).length - 1;
-    if (!times && !heading.includes(word) && !title.includes(word)) return 0;
-    points += Math.min(times, 8) + (heading.includes(word) ? 25 : 0) + (title.includes(word) ? 6 : 0);
-  }
-  if (heading === whole) points += 200;
-  if (heading === whole && (entry.k === "argument" || entry.k === "reference")) points += 100;
-  if (!entry.h && title === whole) points += 80;
-  if (heading.startsWith(whole)) points += 20;
-  if (entry.e.includes(whole)) points += 30;
-  return points + (entry.k === "lesson" ? 2 : 0);
+function loadSearch() {
+  ready ||= (async () => {
+    for (const url of [...engine, indexUrl]) await loaded(url);
+    return makeSearch(searchIndex);
+  })();
+  return ready;
 }
 
 function excerpt(text, words) {
@@ -118,12 +104,12 @@ function marked(text, words) {
 
 async function search() {
   const whole = input.value.trim().toLowerCase();
-  const words = whole.split(/\s+/).filter(Boolean);
-  if (!words.length) { found.replaceChildren(); count.textContent = ""; return; }
-  const all = (await loadIndex()).map(e => [score(e, words, whole), e]).filter(([points]) => points > 0).sort((a, b) => b[0] - a[0]);
+  if (!whole) { found.replaceChildren(); count.textContent = ""; return; }
+  const all = (await loadSearch())(whole);
   if (input.value.trim().toLowerCase() !== whole) return;
   count.textContent = all.length ? `${all.length} ${all.length === 1 ? "place" : "places"}` : "Nothing found. Try a shorter word.";
-  found.replaceChildren(...all.slice(0, 25).map(([, entry]) => {
+  found.replaceChildren(...all.slice(0, 25).map(entry => {
+    const words = entry.terms;   // those of the index that the query met, as stems
     const link = Object.assign(document.createElement("a"), {href: new URL(entry.u, indexUrl)});
     const name = document.createElement("b");
     name.append(...marked(entry.h || entry.t, words));
@@ -140,7 +126,7 @@ async function search() {
 function openSearch() {
   if (!dialog.open) dialog.showModal();
   input.select();
-  loadIndex();
+  loadSearch();
 }
 
 document.querySelector("[data-search]").addEventListener("click", openSearch);
@@ -162,3 +148,39 @@ addEventListener("keydown", event => {
   const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName) || document.activeElement.isContentEditable;
   if ((event.key === "/" && !typing) || (event.key === "k" && (event.ctrlKey || event.metaKey))) { event.preventDefault(); openSearch(); }
 });
+
+// A reader's own marks, kept in this browser alone: lessons that were read, exercises that were done.
+const marks = {
+  read() { try { return JSON.parse(localStorage.getItem("marks")) || {}; } catch (e) { return {}; } },
+  set(name, on) {
+    const all = this.read();
+    if (on) all[name] = 1; else delete all[name];
+    try { localStorage.setItem("marks", JSON.stringify(all)); } catch (e) { /* private browsing */ }
+  },
+};
+
+function markBox(name, text, changed = () => {}) {
+  const box = Object.assign(document.createElement("input"), {type: "checkbox", checked: name in marks.read()});
+  box.addEventListener("change", () => { marks.set(name, box.checked); changed(); });
+  const label = Object.assign(document.createElement("label"), {className: "done"});
+  label.append(box, ` ${text}`);
+  return label;
+}
+
+const pageName = location.pathname.split("/").pop() || "index.html";
+
+function showRead() {
+  const all = marks.read();
+  for (const link of document.querySelectorAll(".course a")) {
+    const isRead = link.pathname.split("/").pop() in all;
+    link.classList.toggle("read", isRead);
+    link.title = isRead ? "Marked as read" : "";
+  }
+}
+
+if (document.querySelector(".title .kicker")?.textContent.includes("Lesson")) {
+  const exercises = [...document.querySelectorAll("section#exercises p")].filter(p => /^\d\./.test(p.querySelector("strong:first-child")?.textContent));
+  for (const p of exercises) p.append(" ", markBox(`${pageName}#${parseInt(p.textContent)}`, "Done"));
+  document.querySelector("nav.steps")?.before(markBox(pageName, "I have read this lesson", showRead));
+}
+showRead();
