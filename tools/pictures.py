@@ -42,6 +42,14 @@ class Example(NamedTuple):
     blocks: list[str]    # for each column, the block that it is in
     positions: list[int] # for each column
 
+    @property
+    def cells(self) -> list[tuple[str, int]]:
+        return list(zip(self.blocks, self.positions))
+
+    @property
+    def targets(self) -> list[str]:
+        return [t for t, block in zip(self.columns, self.blocks) if block == "target"]
+
 
 @cache
 def trained():
@@ -69,12 +77,11 @@ def tile(x: float, y: float, width: float, token: str, number: object, kind: str
             words(x + width / 2, y + 29, number, "middle" + on)]
 
 
-def cells(x: float, y: float, some: Example, pitch: float, height: float) -> list[str]:
-    "The columns of a batch, a cell for each, with its position."
-    parts = []
-    for block, position in zip(some.blocks, some.positions):
-        on = "" if block == "query" else " on"
-        inset = 1 if block == "query" else 0
+def cells(x: float, y: float, columns: list[tuple[str, int]], pitch: float) -> list[str]:
+    "Columns of a batch, by their blocks and positions."
+    parts, height = [], 22
+    for block, position in columns:
+        on, inset = ("", 1) if block == "query" else (" on", 0)
         parts += [box(x + inset, y + inset, pitch - 3 - 2 * inset, height - 2 * inset, block),
                   words(x + (pitch - 3) / 2, y + height / 2 + 4, position, "middle" + on)]
         x += pitch
@@ -109,7 +116,7 @@ def permutation() -> str:
         start = before[position] + len(token) * LETTER / 2 + 4
         parts += [line((start, 65), (x + width[column] / 2, 123), kind=f"{kind} way"),
                   *tile(x, 124, width[column], token, position, kind)]
-    for n, (mask, truth) in enumerate(zip(shown, some.columns[C:T])):
+    for n, (mask, truth) in enumerate(zip(shown, some.targets)):
         x, column = after[C + n], C + n
         odd = " odd" if mask not in ("<mask>", truth) else ""
         for y, kind in ((190, "mask"), (232, "query")):
@@ -121,8 +128,8 @@ def permutation() -> str:
               words(left, 220, "framed: a random token instead", "say end soft"),
               words(left, 254, "queries: the same again, no keys", "say end"),
               words(MARGIN, 298, "the batch: [permuted tokens | masks | masks]", "say soft"),
-              *cells(MARGIN, 306, some, 27, 22)]
-    odd, = (n for n, (m, t) in enumerate(zip(shown, some.columns[C:T])) if m not in ("<mask>", t))
+              *cells(MARGIN, 306, some.cells, 27)]
+    odd, = (n for n, (m, t) in enumerate(zip(shown, some.targets)) if m not in ("<mask>", t))
     order = ", ".join(f"{t} {p}" for t, p in zip(some.columns[:T], some.positions))
     about = (f"The sentence's tokens in order, each with its position. Lines lead to the permuted "
              f"tokens: {order}. The last {P} are targets. Below them {P} masks with the same "
@@ -217,9 +224,9 @@ def said(y: float, name: str, shape: str) -> list[str]:
     return [words(MARGIN, y, name, "name"), words(MARGIN, y + 15, shape, "soft")]
 
 
-def card(y: float, height: float, name: str, text: str, right: Sequence[str] = ()) -> list[str]:
+def card(y: float, name: str, text: str, right: Sequence[str] = ()) -> list[str]:
     "A part of the model."
-    parts = [box(LEFT, y, ACROSS, height, "card"), words(LEFT + 8, y + 18, name, "name"),
+    parts = [box(LEFT, y, ACROSS, 44, "card"), words(LEFT + 8, y + 18, name, "name"),
              words(LEFT + 8, y + 34, text, "say")]
     return parts + [words(LEFT + ACROSS - 8, y + 18 + 16 * n, text, "soft end")
                     for n, text in enumerate(right)]
@@ -238,7 +245,7 @@ def layers(y: float, some: Example, is_: dict[str, str]) -> tuple[list[str], flo
     for n in range(n_layers):
         last = n == n_layers - 1
         rows, asks = (P, LEFT + (15 - P / 2) * PITCH) if last else (is_["rows"], LEFT + ACROSS / 2)
-        parts += [*card(y, 44, f"layer {n}", f"{rows} rows attend to {is_['keys']} keys",
+        parts += [*card(y, f"layer {n}", f"{rows} rows attend to {is_['keys']} keys",
                         right=["attention, feed-forward"]),
                   arrow((WIDTH - 26, y + 22), (LEFT + ACROSS + 1, y + 22)),
                   arrow((asks, y + 44), (asks, y + 60)), *strip(y + 62, some.blocks[-int(rows):])]
@@ -256,15 +263,14 @@ def model() -> str:
     some, y = example(), 100
     is_, P = shapes(some), some.batch["pred_size"]
     middle, asks = LEFT + ACROSS / 2, LEFT + (15 - P / 2) * PITCH
-    targets = [t for t, block in zip(some.columns, some.blocks) if block == "target"]
     parts = [*said(60, "input_ids", is_["input"]), *said(y + 9, "positions", is_["input"]),
-             *cells(LEFT, y, some, PITCH, 22)]
+             *cells(LEFT, y, some.cells, PITCH)]
     for n, (token, block) in enumerate(zip(some.columns, some.blocks)):
         parts.append(words(LEFT + n * PITCH + 12, y - 6, token, turned=True))
         if n == some.blocks.index(block):
             parts.append(words(LEFT + n * PITCH, 14, block, "say soft"))
     parts += [arrow((middle, y + 23), (middle, y + 36)),
-              *card(y + 38, 44, "token embeddings", "+ position embeddings",
+              *card(y + 38, "token embeddings", "+ position embeddings",
                     right=[is_["tokens"], is_["positions"]]),
               arrow((middle, y + 82), (middle, y + 97)), *said(y + 101, "x", is_["x"]),
               *strip(y + 99, some.blocks), arrow((middle, y + 110), (middle, y + 125))]
@@ -272,12 +278,12 @@ def model() -> str:
     tied = LEFT - 5
     parts += [*drawn, *said(end + 2, "hidden", is_["hidden"]),
               arrow((asks, end + 11), (asks, end + 27)),
-              *card(end + 28, 44, "head", "dense, norm, then times token embeddings"),
+              *card(end + 28, "head", "dense, norm, then times token embeddings"),
               line((LEFT, y + 60), (tied, y + 60), (tied, end + 50), (LEFT, end + 50), kind="tied"),
               words(tied - 7, (y + end) / 2 + 54, "the same table", "say middle soft", turned=True),
               arrow((asks, end + 72), (asks, end + 86)), *said(end + 92, "logits", is_["logits"]),
-              words(asks - P * PITCH / 2 - 8, end + 103, ", ".join(targets), "end"),
-              *cells(asks - P * PITCH / 2, end + 88, last_columns(some, P), PITCH, 22)]
+              words(asks - P * PITCH / 2 - 8, end + 103, ", ".join(some.targets), "end"),
+              *cells(asks - P * PITCH / 2, end + 88, some.cells[-P:], PITCH)]
     about = (f"From top to bottom. {len(some.blocks)} columns: context, targets, masks, queries. "
              f"Token embeddings {is_['tokens']} plus position embeddings {is_['positions']} give x "
              f"{is_['x']}. {is_['layers']} layers follow, each with the same table of relative "
@@ -286,10 +292,6 @@ def model() -> str:
              f"{is_['logits']}.")
     return framed("model", "The model, with the shapes of the sentence", about, WIDTH, end + 124,
                   parts)
-
-
-def last_columns(some: Example, n: int) -> Example:
-    return some._replace(blocks=some.blocks[-n:], positions=some.positions[-n:])
 
 
 # One update
@@ -319,14 +321,13 @@ def numbers(some: Example) -> dict:
 def update() -> str:
     "A text on its way to a step of the weights, with the numbers of each station."
     some, found = example(), numbers(example())
-    P, losses, ends = some.batch["pred_size"], found["losses"], WIDTH - 16
-    targets = [t for t, block in zip(some.columns, some.blocks) if block == "target"]
+    P, losses, ends, targets = some.batch["pred_size"], found["losses"], WIDTH - 16, some.targets
     names = ("text", "tokens", "batch", "logits", "loss", "gradient", "step")
     tops = (18, 52, 82, 136, 198, 240, 282)
     parts = [words(MARGIN, y + 15, name, "name") for name, y in zip(names, tops)]
     parts += [arrow((MARGIN + 20, y + 20), (MARGIN + 20, y2 + 2)) for y, y2 in zip(tops, tops[1:])]
     parts += [words(LEFT, 33, SENTENCE), words(LEFT - 10, 67, " ".join(some.tokens)),
-              *cells(LEFT, 82, some, PITCH, 22),
+              *cells(LEFT, 82, some.cells, PITCH),
               words(LEFT, 120, f"{len(some.blocks)} columns; a query asks for one token", "soft")]
     for n, (truth, best, p, loss) in enumerate(zip(targets, found["best"], found["p"], losses)):
         x, wide = LEFT + n * 101, 95
