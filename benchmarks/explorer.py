@@ -33,7 +33,10 @@ ONE = """([T, P, objective]) => {
   const hidden = Array.from({length: P}, (_, i) => 2 + 2 * i);
   window.model.logits(ids, hidden, objective);
 }"""
-LOAD = "async address => { window.model = await (await import(`${address}model.js`)).load(address); }"
+LOAD = """async address => {
+  const {load} = await import(`${address}model.js`);
+  window.model = await load(address);
+}"""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -42,9 +45,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def seconds(session) -> float: # session: of Chromium's own protocol
-    "The processor's seconds that the page has taken."
+    "The processor's seconds that the page's thread has taken."
     found = session.send("Performance.getMetrics")["metrics"]
-    return next(each["value"] for each in found if each["name"] == "ScriptDuration")
+    return next(each["value"] for each in found if each["name"] == "ThreadTime")
 
 
 def measured(browser, folder: Path) -> dict[tuple[int, str], float]: # milliseconds of one pass

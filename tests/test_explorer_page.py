@@ -180,6 +180,7 @@ def test_a_link_shows_the_same(visit):
     view(page, "broken").locator("select").select_option("mask")
     view(page, "lanes").get_by_role("button", name="Next prediction").click()
     page.wait_for_selector(".bars", state="attached")
+    page.wait_for_function("location.hash.includes('step=1')")
     hash_of = lambda page: page.evaluate("location.hash")
     again = visit(hash_of(page))
     again.wait_for_selector(".bars", state="attached")
@@ -286,6 +287,19 @@ LEAKS = """async broken => {
 }"""
 
 
+def test_a_slider_is_dragged(visit):
+    page = visit()
+    slider = view(page, "grid").locator("input[type=range]")
+    box, found = slider.bounding_box(), []
+    page.mouse.move(box["x"] + box["width"] - 8, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    for share in (0.6, 0.3, 0.05):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        found.append(int(slider.input_value()))
+    page.mouse.up()
+    assert found == sorted(found, reverse=True) and len(set(found)) == 3
+
+
 @pytest.mark.parametrize("broken", ["", "query", "mask"])
 def test_an_answer_leaks_only_where_the_rule_is_broken(visit, broken):
     page = visit()
@@ -312,7 +326,7 @@ def test_guessing_before_the_model(visit):
 def test_examples_fit_the_model(visit):
     script = """async () => {
       const {EXAMPLES, CHALLENGES} = await import("./assets/explorer/examples.js");
-      const {cut, open} = await import("./assets/explorer/page.js");
+      const {cut, open} = await import("./assets/explorer/store.js");
       const {tokenizer} = await open();
       const pieces = ({text, hidden}) => {
         const {words} = cut(tokenizer, text, 64);

@@ -1,5 +1,6 @@
 // The rule, broken on purpose: how the answer leaks to the prediction.
-import {choice, loader, make, percent, put, table, truths, watch} from "./page.js";
+import {choice, make, percent, put, table} from "./dom.js";
+import {loader, truths, watch} from "./page.js";
 import {wordButtons} from "./sentence.js";
 
 const BREAKS = [
@@ -12,7 +13,8 @@ export function broken(root, store) {
   const bar = make("div", {className: "controls"}), body = make("div");
   root.replaceChildren(wordButtons(store), bar, body);
   watch(root, store, () => {
-    put(bar, choice("rule", BREAKS, store.state.broken, "break", value => store.set({broken: value})));
+    const choose = value => store.set({broken: value});
+    put(bar, choice("rule", BREAKS, store.state.broken, "break", choose));
     put(body, ...draw(store));
   });
 }
@@ -22,7 +24,7 @@ function draw(store) {
   if (!store.ready) return [loader(store)];
   const name = store.state.broken, whole = truths(store, "mpnet", {});
   const now = name ? truths(store, "mpnet", {broken: {[name]: true}}) : whole;
-  const word = position => store.token(store.sentence.ids[position]);
+  const word = position => store.at(position);
   const factor = rank => `× ${Math.exp(now[rank] - whole[rank]).toFixed(1)}`;
   const rows = store.predicted.map((position, rank) => [word(position), percent(whole[rank]),
     ...(name ? [percent(now[rank]), factor(rank)] : [])]);
@@ -51,13 +53,14 @@ function path(store, name, rank) {
   const node = (kind, text) => make("span", {className: `token ${kind}`}, text);
   const edge = (layer, row, key) => {
     const {head, value} = weight(layer, row, key);
-    return make("span", {className: "edge"}, ` → layer ${layer}, head ${head}: ${value.toFixed(2)} → `);
+    const text = ` → layer ${layer}, head ${head}: ${value.toFixed(2)} → `;
+    return make("span", {className: "edge"}, text);
   };
-  const target = node("target", store.token(store.sentence.ids[store.predicted[rank]]));
+  const target = node("target", store.at(store.predicted[rank]));
   const query = node("nothing", `query ${rank}`);
-  if (name === "query") return make("p", {className: "path"}, target, edge(last, "query", "target"), query);
-  return make("p", {className: "path"}, target, edge(0, "mask", "target"), node("mask", `mask ${rank}`),
-    edge(last, "query", "mask"), query);
+  const between = name === "query" ? [edge(last, "query", "target")]
+    : [edge(0, "mask", "target"), node("mask", `mask ${rank}`), edge(last, "query", "mask")];
+  return make("p", {className: "path"}, target, ...between, query);
 }
 
 function watched(store, options) { // what every row and head computes

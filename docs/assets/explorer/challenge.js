@@ -1,6 +1,8 @@
 // Guess before the model does: a sentence, a hidden word, and four guesses.
 import {CHALLENGES} from "./examples.js";
-import {bars, best, button, cut, loader, make, NAMES, percent, put, watch} from "./page.js";
+import {button, make, percent, put} from "./dom.js";
+import {bars, best, loader, watch} from "./page.js";
+import {cut, NAMES} from "./store.js";
 import {splitWords} from "./wordpiece.js";
 
 export function challenge(root, store) {
@@ -24,7 +26,8 @@ function answer(view, text) {
   view.asked += 1;
   view.score.reader += right;
   for (const objective of Object.keys(NAMES)) {
-    view.score[objective] += best(store.predict(objective, {}, ids, predicted)[rank], 1)[0] === truth;
+    const [first] = best(store.predict(objective, {}, ids, predicted)[rank], 1);
+    view.score[objective] += first === truth;
   }
   redraw(view);
   view.root.querySelector("[data-key=onward]").focus();
@@ -44,9 +47,9 @@ function sentence(view, {ids, predicted, rank}) { // what was predicted before i
   const items = ids.slice(1, -1).map((id, i) => {
     const position = i + 1, missing = open.includes(position), asked = position === predicted[rank];
     const kind = missing ? "mask" : predicted.includes(position) ? "target" : "context";
-    return make("li", {className: `token ${kind}${asked ? " own" : ""}`,
-      "aria-label": missing ? (asked ? "the missing word" : "another missing word") : store.token(id)},
-    missing ? (asked ? "?" : "…") : store.token(id));
+    const [text, name] = !missing ? [store.token(id), store.token(id)]
+      : asked ? ["?", "the missing word"] : ["…", "another missing word"];
+    return make("li", {className: `token ${kind}${asked ? " own" : ""}`, "aria-label": name}, text);
   });
   return make("ol", {className: "tokens", "aria-label": "The sentence"}, ...items);
 }
@@ -67,7 +70,7 @@ function redraw(view) {
 
 function form(view) {
   const input = make("input", {type: "text", "aria-label": "Your guess for the missing word",
-    autocomplete: "off", autocapitalize: "none", spellcheck: false, data: {key: "guess"}, maxLength: 40});
+    autocomplete: "off", autocapitalize: "none", spellcheck: false, maxLength: 40});
   const form = make("form", {className: "controls"}, input,
     make("button", {type: "submit", className: "main"}, "Guess"),
     button("I give up", "give-up", () => answer(view, "")));
@@ -79,13 +82,16 @@ function form(view) {
 }
 
 function revealed(view, {ids, predicted, rank, truth}) {
-  const {store} = view, {word, right, id} = view.guess, logs = store.predict("mpnet", {}, ids, predicted)[rank];
+  const {store} = view, {word, right, id} = view.guess;
+  const logsOf = objective => store.predict(objective, {}, ids, predicted)[rank];
   const yours = !word ? "You gave up." : right ? `“${word}” is right.`
     : `You said “${word}”` + (id === undefined ? ", which is no token of the model's."
-      : `, to which MPNet gives ${percent(logs[id])}.`);
-  const lanes = Object.keys(NAMES).map(objective => make("div", {className: "lane", role: "group", "aria-label": NAMES[objective]},
-    make("h3", {}, NAMES[objective]), bars(store, store.predict(objective, {}, ids, predicted)[rank], truth, 3)));
+      : `, to which MPNet gives ${percent(logsOf("mpnet")[id])}.`);
+  const lanes = Object.entries(NAMES).map(([objective, name]) => make("div",
+    {className: "lane", role: "group", "aria-label": name},
+    make("h3", {}, name), bars(store, logsOf(objective), truth, 3)));
   return [make("p", {role: "status"}, `${yours} The word is “${store.token(truth)}”.`),
     make("div", {className: "lanes"}, ...lanes),
-    make("p", {className: "controls"}, button("Go on", "onward", () => onward(view), {className: "main"}))];
+    make("p", {className: "controls"},
+      button("Go on", "onward", () => onward(view), {className: "main"}))];
 }

@@ -1,17 +1,14 @@
 // Puts the views where a page asks for them: <div data-explorer="lanes"></div>.
-import {make, open} from "./page.js";
+import {make} from "./dom.js";
+import {open} from "./store.js";
 
-const VIEWS = { // name -> the module that draws it
-  lanes: "lanes", pairs: "pairs", missing: "missing", order: "order", grid: "grid", numbers: "numbers",
-  biases: "biases", broken: "broken", challenge: "challenge",
-};
+const places = [...document.querySelectorAll("[data-explorer]")];
 
 async function begin() {
-  const places = [...document.querySelectorAll("[data-explorer]")];
   try {
     const store = await open();
     for (const place of places) {
-      const name = VIEWS[place.dataset.explorer];
+      const name = place.dataset.explorer; // of a module and of its function
       const module = await import(`./${name}.js`);
       place.classList.add("explorer");
       module[name](place, store);
@@ -24,4 +21,10 @@ async function begin() {
   }
 }
 
-begin();
+// Nothing more is fetched before a reader comes near one of them.
+const observer = new IntersectionObserver(entries => {
+  if (!entries.some(entry => entry.isIntersecting)) return;
+  observer.disconnect();
+  begin();
+}, {rootMargin: "600px"});
+for (const place of places) observer.observe(place);

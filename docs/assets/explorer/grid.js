@@ -1,14 +1,20 @@
 // The attention mask, row by row, and the sentence as the chosen row sees it.
-import {draw, make, objectiveChoice, put, say, watch} from "./page.js";
+import {draw, make, put, say} from "./dom.js";
+import {objectiveChoice, watch} from "./page.js";
 import {keysOf, layout, sees} from "./rule.js";
 import {knowledge} from "./sentence.js";
 
 const SIDE = 20; // of a cell, in units of the drawing
 
 export function grid(root, store) {
-  const view = {store, bar: make("div", {className: "controls"}), picture: make("div", {className: "picture-of-mask"}),
-    said: make("p", {role: "status", className: "status"}), line: make("div", {className: "words"})};
-  root.replaceChildren(view.bar, view.line, view.said, view.picture);
+  const slider = make("input", {type: "range", min: 0, data: {key: "row"},
+    oninput: () => store.set({row: Number(slider.value)})});
+  const kind = make("span"); // the slider stays while it is dragged, and so isn't made anew
+  const bar = make("div", {className: "controls"}, kind, make("label", {}, "row", slider));
+  const view = {store, slider, kind,
+    picture: make("div", {className: "picture-of-mask"}),
+    said: make("p", {role: "status"}), line: make("div", {className: "words"})};
+  root.replaceChildren(bar, view.line, view.said, view.picture);
   watch(root, store, () => redraw(view));
 }
 
@@ -27,10 +33,9 @@ function redraw(view) {
   const {store} = view, {objective} = store.state;
   const rows = layout(store.sentence.ids, store.predicted, objective, store.tokenizer.mask);
   const keys = keysOf(rows, objective), at = chosen(view, rows), row = rows[at];
-  const slider = make("input", {type: "range", min: 0, max: rows.length - 1, value: at, data: {key: "row"},
-    "aria-valuetext": nameOf(store, row),
-    oninput: event => store.set({row: Number(event.target.value)})});
-  put(view.bar, objectiveChoice(store), make("label", {}, "row", slider));
+  put(view.kind, objectiveChoice(store));
+  Object.assign(view.slider, {max: rows.length - 1, value: at});
+  view.slider.setAttribute("aria-valuetext", nameOf(store, row));
   put(view.line, ...sentence(view, row, rows));
   say(view.said, describe(store, row, keys));
   put(view.picture, drawing(view, rows, keys, at));
@@ -73,7 +78,8 @@ function drawing(view, rows, keys, at) {
     height: SIDE - 2, rx: 3, class: kind});
   const shapes = rows.flatMap((row, i) => keys.map((key, j) => cell(i, j,
     (sees(row, key) ? key.kind : "unseen") + (key.position === own ? " same" : ""))));
-  shapes.push(draw("rect", {x: 1, y: y(at), width: x(keys.length) - 2, height: SIDE, rx: 4, class: "chosen"}));
+  shapes.push(draw("rect", {x: 1, y: y(at), width: x(keys.length) - 2, height: SIDE, rx: 4,
+    class: "chosen"}));
   if (label === LABEL) {
     shapes.push(...rows.map((row, i) => draw("text", {x: x(0) - 6, y: y(i) + 15, class: "row"},
       labelOf(store, row))));

@@ -1,17 +1,20 @@
 // Three lanes: the same weights asked under the masks of MLM, PLM and MPNet, step by step.
 import {EXAMPLES} from "./examples.js";
-import {bars, best, button, make, nats, NAMES, percent, put, say, table} from "./page.js";
+import {button, make, nats, percent, put, say, table} from "./dom.js";
+import {bars, best} from "./page.js";
+import {NAMES} from "./store.js";
 import {known, wordButtons} from "./sentence.js";
 
 const PAUSE = 2000; // milliseconds between two predictions
 const ABOUT = {
   mlm: "All at once: a prediction sees a mask in every hidden place, and none of the words there.",
   plm: "One after another: a prediction sees the words before it, and nothing in the other places.",
-  mpnet: "One after another: a prediction sees the words before it, and a mask in every other place.",
+  mpnet: "One after another: a prediction sees the words before it, and masks in the other places.",
 };
 
 export function lanes(root, store) {
-  const view = {store, playing: null, status: make("p", {role: "status", className: "lanes-status"}),
+  const view = {store, playing: null,
+    status: make("p", {role: "status", className: "lanes-status"}),
     lanes: make("div", {className: "lanes"}), controls: make("div", {className: "controls"}),
     result: make("div", {className: "result"})};
   root.replaceChildren(chooser(store), make("p", {className: "hint"},
@@ -25,7 +28,7 @@ function chooser(store) { // a sentence of one's own, or one of a few
     "aria-label": "Your sentence", autocomplete: "off", spellcheck: false});
   const take = () => {
     const text = input.value.trim();
-    if (text && text !== store.state.text) store.set({text, hidden: [], order: [], step: 0, row: -1});
+    if (text && text !== store.state.text) store.take(text, []);
   };
   input.addEventListener("change", take);
   const examples = make("select", {"aria-label": "A sentence of ours"},
@@ -33,7 +36,7 @@ function chooser(store) { // a sentence of one's own, or one of a few
     ...EXAMPLES.map(({text}, i) => make("option", {value: i}, text)));
   examples.addEventListener("change", () => {
     const {text, hidden} = EXAMPLES[examples.value] ?? {};
-    if (text) store.set({text, hidden, order: [], step: 0, row: -1});
+    if (text) store.take(text, hidden);
     examples.value = "";
   });
   const form = make("form", {className: "chooser"}, input,
@@ -50,7 +53,8 @@ async function show(view, step) { // the weights are fetched at the first predic
   const {store} = view;
   if (!store.ready) {
     const size = (store.description.bytes / 1e6).toFixed(1);
-    const tell = share => say(view.status, `Loading the model, ${size} MB: ${(100 * share).toFixed(0)} %`);
+    const tell = share =>
+      say(view.status, `Loading the model, ${size} MB: ${(100 * share).toFixed(0)} %`);
     try {
       await store.model(tell);
     } catch (error) {
@@ -97,15 +101,14 @@ function controls(view) {
 function lane(view, objective) {
   const {store} = view, {step} = store.state, P = store.predicted.length;
   const rank = Math.max(0, step - 1), position = store.predicted[rank];
-  const parts = [make("h3", {}, NAMES[objective]), make("p", {className: "about"}, ABOUT[objective])];
-  if (P) {
-    parts.push(known(store, objective, rank, `The sentence as ${NAMES[objective]} sees it`));
-  }
+  const name = NAMES[objective];
+  const parts = [make("h3", {}, name), make("p", {className: "about"}, ABOUT[objective])];
+  if (P) parts.push(known(store, objective, rank, `The sentence as ${name} sees it`));
   if (store.ready && step) {
     const logs = store.predict(objective)[rank];
     parts.push(bars(store, logs, store.sentence.ids[position]));
   }
-  return make("div", {className: "lane", role: "group", "aria-label": NAMES[objective]}, ...parts);
+  return make("div", {className: "lane", role: "group", "aria-label": name}, ...parts);
 }
 
 const logOf = (store, objective, rank) =>
@@ -121,10 +124,11 @@ function result(view) { // the true words' probabilities so far, and all of them
   const {store} = view, {step} = store.state, kinds = Object.keys(NAMES);
   if (!store.ready || !step) return [];
   const rows = store.predicted.slice(0, step).map((position, rank) => [
-    store.token(store.sentence.ids[position]),
+    store.at(position),
     ...kinds.map(objective => percent(logOf(store, objective, rank)))]);
   const sums = kinds.map(objective => joint(store, objective, step));
-  const mark = value => make("span", {className: value === Math.max(...sums) ? "most" : ""}, nats(value));
+  const most = Math.max(...sums);
+  const mark = value => make("span", {className: value === most ? "most" : ""}, nats(value));
   const name = step === store.predicted.length ? "all, ln p" : "so far, ln p";
   return [table("The probabilities of the true words, and the natural logarithm of their product: "
     + "the higher, the better the whole fits.", ["True word", ...Object.values(NAMES)],

@@ -1,5 +1,7 @@
 // How many words are missing? MPNet counts its masks; PLM can't know.
-import {bars, button, cut, loader, make, NAMES, put, watch} from "./page.js";
+import {button, make, put} from "./dom.js";
+import {bars, loader, watch} from "./page.js";
+import {cut, NAMES} from "./store.js";
 import {tokens} from "./sentence.js";
 
 const MOST = 6;
@@ -34,7 +36,7 @@ function draw(store) {
     button("More", "more", () => set(n + 1), {disabled: n === MOST}),
     make("span", {role: "status"}, n === 1 ? "one token is missing" : `${n} tokens are missing`),
     make("label", {}, toggle, "a full stop and the end token after them"));
-  const both = make("div", {className: "lanes"}, ...["plm", "mpnet"].map(kind => lane(store, kind)));
+  const both = make("div", {className: "lanes"}, lane(store, "plm"), lane(store, "mpnet"));
   const below = store.ready ? make("p", {className: "hint"}, ended ? ENDED : OPEN) : loader(store);
   return [controls, both, below];
 }

@@ -1,5 +1,6 @@
 // One head as numbers: for a prediction, the score, bias, mask and weight of every key.
-import {choice, loader, make, nats, objectiveChoice, put, table, watch} from "./page.js";
+import {choice, make, nats, put, table} from "./dom.js";
+import {loader, objectiveChoice, watch} from "./page.js";
 import {wordButtons} from "./sentence.js";
 
 export function numbers(root, store) {
@@ -14,7 +15,7 @@ export function numbers(root, store) {
 function choices(store) {
   const {layers, heads} = store.description.config, {rank, layer, head} = store.state;
   const upTo = n => Array.from({length: n}, (_, i) => [i, i]);
-  const words = store.predicted.map((position, i) => [i, store.token(store.sentence.ids[position])]);
+  const words = store.predicted.map((position, i) => [i, store.at(position)]);
   return [objectiveChoice(store),
     choice("prediction", words, rank, "rank", value => store.set({rank: Number(value)})),
     choice("layer", upTo(layers), layer, "layer", value => store.set({layer: Number(value)})),
@@ -35,7 +36,8 @@ function draw(store) {
   if (!store.predicted.length) return [make("p", {}, "Hide some words first.")];
   if (!store.ready) return [loader(store)];
   const {objective, rank, layer, head} = store.state;
-  const seen = look(store, objective, rank).find(each => each.layer === layer && each.head === head);
+  const seen = look(store, objective, rank)
+    .find(each => each.layer === layer && each.head === head);
   const most = Math.max(...seen.weights);
   const rows = seen.keys.map((key, j) => [name(store, key), key.position - seen.row.position,
     nats(seen.scores[j]), nats(seen.bias[j]), seen.mask[j] ? "−∞" : "0",

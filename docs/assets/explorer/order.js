@@ -1,5 +1,7 @@
 // The order of prediction: tokens are dragged, or moved by arrow keys, and the numbers follow.
-import {button, changed, loader, make, NAMES, nats, percent, put, sum, table, truths, watch} from "./page.js";
+import {button, changed, make, nats, percent, put, table} from "./dom.js";
+import {loader, sum, truths, watch} from "./page.js";
+import {NAMES} from "./store.js";
 import {wordButtons} from "./sentence.js";
 
 export function order(root, store) {
@@ -22,7 +24,7 @@ function move(view, from, to) {
 }
 
 function chip(view, position, rank) {
-  const {store} = view, word = store.token(store.sentence.ids[position]), n = store.predicted.length;
+  const {store} = view, word = store.at(position), n = store.predicted.length;
   const to = (rank, by) => () => move(view, rank, rank + by);
   const handle = make("button", {type: "button", className: "token target handle",
     data: {key: `chip-${position}`}, "aria-label": `${word}, number ${rank + 1} of ${n}; `
@@ -42,11 +44,13 @@ function chip(view, position, rank) {
       {"aria-label": `${word}: predict it later`, disabled: rank === n - 1}));
 }
 
-function drag(view, event, position) { // where the pointer is over another token, they change places
+// While the pointer is over another token, the dragged one takes its place.
+function drag(view, event, position) {
   event.preventDefault();
   event.currentTarget.focus();
   const over = moved => {
-    const below = document.elementFromPoint(moved.clientX, moved.clientY)?.closest("[data-position]");
+    const under = document.elementFromPoint(moved.clientX, moved.clientY);
+    const below = under?.closest("[data-position]");
     if (!below || !view.list.contains(below)) return;
     const rank = at => view.store.predicted.indexOf(Number(at));
     move(view, rank(position), rank(below.dataset.position));
@@ -75,7 +79,7 @@ function numbers(store) {
   const before = kinds.map(objective => truths(store, objective, {}, plain));
   const was = (i, position) => before[i][plain.indexOf(position)];
   const rows = store.predicted.map((position, rank) => [
-    store.token(store.sentence.ids[position]),
+    store.at(position),
     ...kinds.map((_, i) => changed(percent(now[i][rank]), percent(was(i, position))))]);
   const total = ["all, ln p",
     ...kinds.map((_, i) => changed(nats(sum(now[i])), nats(sum(before[i]))))];

@@ -1,5 +1,6 @@
 // Why MLM says "the the": the product of two probabilities beside the probability of both.
-import {best, loader, make, percent, put, table, watch} from "./page.js";
+import {make, percent, put, table} from "./dom.js";
+import {best, loader, watch} from "./page.js";
 import {EXAMPLES} from "./examples.js";
 import {presets, wordButtons} from "./sentence.js";
 
@@ -8,7 +9,8 @@ const SHOWN = 4; // pairs of each kind
 
 export function pairs(root, store) {
   const body = make("div");
-  root.replaceChildren(presets(store, EXAMPLES.filter(each => each.clash)), wordButtons(store), body);
+  const clashing = EXAMPLES.filter(each => each.clash);
+  root.replaceChildren(presets(store, clashing), wordButtons(store), body);
   watch(root, store, () => put(body, ...draw(store)));
 }
 
@@ -42,8 +44,8 @@ function candidates(store) { // [{ids, mlm, mpnet, isTrue}], the best by either 
     filled[at] = a;
     return store.predict("mpnet", {}, filled)[1];
   };
-  const pair = (a, b) => ({ids: [a, b], mlm: first[a] + second[b], mpnet: start[a] + following(a)[b],
-    isTrue: a === ids[at] && b === ids[next]});
+  const pair = (a, b) => ({ids: [a, b], isTrue: a === ids[at] && b === ids[next],
+    mlm: first[a] + second[b], mpnet: start[a] + following(a)[b]});
   const alone = best(first, FEW).flatMap(a => best(second, FEW).map(b => [a, b]));
   const linked = best(start, FEW).flatMap(a => best(following(a), FEW).map(b => [a, b]));
   const all = [...alone, ...linked, [ids[at], ids[next]]].map(both => pair(...both));

@@ -1,6 +1,6 @@
 // The sentence: to be chosen, with words to be hidden, and as a prediction sees it.
-import {keysOf, layout, sees} from "./rule.js";
-import {button, make, put} from "./page.js";
+import {keysOf, layout, predicting, sees} from "./rule.js";
+import {button, make, put} from "./dom.js";
 
 const MOST = 8; // hidden tokens
 
@@ -8,7 +8,8 @@ const MOST = 8; // hidden tokens
 export function wordButtons(store) {
   const group = make("div", {className: "words", role: "group",
     "aria-label": "The sentence. Press a word to hide it, or to show it again."});
-  store.listen(() => put(group, ...store.sentence.words.map((word, i) => wordButton(store, word, i))));
+  const buttons = () => store.sentence.words.map((word, i) => wordButton(store, word, i));
+  store.listen(() => put(group, ...buttons()));
   return group;
 }
 
@@ -45,9 +46,8 @@ const SAID = {context: "context", target: "predicted before", mask: "a mask", no
 
 export function known(store, objective, rank, label) { // as the prediction of this rank sees it
   const rows = layout(store.sentence.ids, store.predicted, objective, store.tokenizer.mask);
-  const asking = rows.filter(row => row.rank === rank).at(-1);
-  const kind = rows.at(-1).kind;
-  return tokens(knowledge(store, objective, asking.kind === kind ? asking : rows.at(-1), rows), label);
+  const asking = predicting(rows, objective)[rank];
+  return tokens(knowledge(store, objective, asking, rows), label);
 }
 
 export function tokens(items, label) {
@@ -60,5 +60,5 @@ export function tokens(items, label) {
 export function presets(store, examples) { // a button for each
   return make("div", {className: "presets", role: "group", "aria-label": "Sentences to try"},
     ...examples.map(({text, hidden}) => button(text, `preset-${text}`,
-      () => store.set({text, hidden, order: [], step: 0, row: -1}))));
+      () => store.take(text, hidden))));
 }

@@ -5,10 +5,14 @@
 export function linear(x, {weight, bias, outer, inner}) {
   const n = x.length / inner, y = new Float32Array(n * outer), whole = outer - outer % 4;
   for (let o = 0; o < whole; o += 4) {
-    for (let i = 0; i < n; i += 2) eight(x, i, Math.min(i + 1, n - 1), weight, bias, o, inner, outer, y);
+    for (let i = 0; i < n; i += 2) {
+      eight(x, i, Math.min(i + 1, n - 1), weight, bias, o, inner, outer, y);
+    }
   }
   for (let o = whole; o < outer; o++) {
-    for (let i = 0; i < n; i++) y[i * outer + o] = bias[o] + dot(x, i * inner, weight, o * inner, inner);
+    for (let i = 0; i < n; i++) {
+      y[i * outer + o] = bias[o] + dot(x, i * inner, weight, o * inner, inner);
+    }
   }
   return y;
 }
