@@ -215,7 +215,7 @@ def our_weights(weights: dict,       # transformers' names -> tensors
                 tied: bool,          # config.json says: the output matrix is the embeddings' table
                 buckets: int,        # rows of the table of biases in the file
                ) -> dict[str, torch.Tensor]: # our names, the head perhaps missing
-    "The weights that our model has a place for; which ones are skipped is logged."
+    "The weights that our model has, too; which ones are skipped is logged."
     if not any(name.startswith("mpnet.") for name in weights):  # of MPNetModel
         weights = {f"mpnet.{name}": x for name, x in weights.items()}
     ours = {name: x for name, x in weights.items()
