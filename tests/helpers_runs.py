@@ -83,15 +83,43 @@ class Run:
         return self.log.read_bytes()[self.begun:].decode() if self.log.exists() else ""
 
 
-def completed(argv: list[str], folder: Path, logs: Path) -> subprocess.CompletedProcess:
-    "What `subprocess.run` would give of the command; the files of what it says are elsewhere."
+def ended(argv: list[str], logs: Path, target, *given) -> subprocess.CompletedProcess:
+    "What `subprocess.run` would give of a forked function, which gets two files for what it says."
     out, errors = logs / "out.txt", logs / "errors.txt"
-    args = (argv, str(folder), str(out), "", str(errors))
-    process = context.Process(target=command, args=args, daemon=False)
+    out.write_text(""), errors.write_text("")
+    args = (argv, *given, str(out), str(errors))
+    process = context.Process(target=target, args=args, daemon=False)
     process.start()
     process.join(HANGS)
-    assert process.exitcode is not None, f"the command did not end in {HANGS} s"
+    assert process.exitcode is not None, f"the process did not end in {HANGS} s"
     return subprocess.CompletedProcess(argv, process.exitcode, out.read_text(), errors.read_text())
+
+
+def command_apart(argv: list[str], folder: str, out: str, errors: str) -> None:
+    command(argv, folder, out, "", errors)
+
+
+def completed(argv: list[str], folder: Path, logs: Path) -> subprocess.CompletedProcess:
+    "The command, run to its end; the files of what it says are elsewhere."
+    return ended(argv, logs, command_apart, str(folder))
+
+
+def program(argv: list[str], code: str, folder: str, env: dict, out: str, errors: str) -> None:
+    "What `python -c` does with a program."
+    with open(out, "a") as file, open(errors, "a") as other, open(os.devnull) as nothing:
+        for theirs, ours in enumerate((nothing, file, other)):
+            os.dup2(ours.fileno(), theirs)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["-c", *argv]
+    sys.path.insert(0, "")
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+
+
+def python(code: str, *argv: str, cwd: Path, env: dict, logs: Path) -> subprocess.CompletedProcess:
+    "A program of Python's `-c`, run to its end, without its imports anew."
+    return ended(list(argv), logs, program, code, str(cwd), dict(env))
 
 
 def finished(argv: list[str], folder: Path, patch: str = "") -> str:

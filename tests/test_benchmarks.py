@@ -4,12 +4,12 @@ What they measure is no test; that they measure the right thing is.
 """
 import os
 import re
-import subprocess
 import sys
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+from helpers_runs import python
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = """(dict(encoder_layers=2, encoder_embed_dim=16, encoder_ffn_dim=32,
@@ -47,10 +47,10 @@ t.on_gpu()
 """
 
 
-def run(code: str) -> str:
+def run(code: str, logs: Path) -> str:
     "What a benchmark prints, started as with --short."
-    done = subprocess.run([sys.executable, "-c", SHORT + code], cwd=ROOT, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = python(SHORT + code, cwd=ROOT, env=env, logs=logs)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -63,8 +63,8 @@ def tables(printed: str) -> list[list[list[str]]]:
 
 
 @pytest.mark.parametrize("code, on_gpu", [(ON_CPU, False), (ON_GPU, True)], ids=["cpu", "gpu"])
-def test_a_step_is_measured(code, on_gpu):
-    (head, _, *table), *parts = tables(run(code))
+def test_a_step_is_measured(code, on_gpu, tmp_path):
+    (head, _, *table), *parts = tables(run(code, tmp_path))
     kinds = {"textbook", "ours", "transformers MLM"}
     if on_gpu:
         kinds |= {f"{kind}, compiled" for kind in kinds}
@@ -169,8 +169,8 @@ ranks.main()
 """
 
 
-def test_what_ranks_have_together_is_checked_before_their_cost_is_measured():
-    printed = run(RANKS)
+def test_what_ranks_have_together_is_checked_before_their_cost_is_measured(tmp_path):
+    printed = run(RANKS, tmp_path)
     assert printed.count("ranks have what one has") == 4
     (head, _, *table), = tables(printed)
     assert head == ["", "1 of 1", "1 of 2", "1 of 4"] and len(table) == 8

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers_runs import HANGS
+from helpers_runs import python
 
 from annotated_mpnet import checkpoints, reading, sealed
 from annotated_mpnet.checkpoints import (
@@ -374,8 +374,9 @@ print(leftovers, len(seen))
 
 def test_killed_while_writing(tmp_path):
     "Replaced without end by a process that is killed: always whole, never older than before."
-    done = subprocess.run([sys.executable, "-c", MURDER, str(tmp_path), "60"],
-                          capture_output=True, text=True, timeout=HANGS)
+    place = tmp_path / "place"
+    place.mkdir()
+    done = python(MURDER, str(place), "60", cwd=tmp_path, env=os.environ, logs=tmp_path)
     assert done.returncode == 0, done.stderr
     leftovers, versions = map(int, done.stdout.split())
     often = "a third of the kills hit a write, before another third a write gets through"

@@ -20,7 +20,7 @@ import serve_docs
 import site_html
 import site_pages
 import site_reference
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, NavigableString, Tag
 from questions import QUESTIONS
 
 from annotated_mpnet import arguments
@@ -284,17 +284,21 @@ def test_names_with_underscores_are_whole(pages):
     assert not any(h.select("strong, em") for h in headings)
 
 
-def prose(page: BeautifulSoup) -> str:
+def prose(part) -> str: # an element
     "The words of a page without code and formulas."
-    article = copy.copy(page.select_one("article"))
-    for part in article.select("pre, code, math, script, style, .cell-output-display"):
-        part.decompose()
-    return article.get_text()
+    if not isinstance(part, Tag):
+        return part if type(part) is NavigableString else ""
+    if part.name in site_html.UNTOUCHED or "cell-output-display" in part.get("class", []):
+        return ""
+    return "".join(map(prose, part.children))
 
 
 def test_no_markup_and_no_dash_in_place_of_an_argument(pages):
-    wrong = re.compile(r".{0,30}(?:`|\*\*|\]\(|(?<![\w ])–[a-z]| –[a-z]+-[a-z]).{0,30}")
-    found = {url: wrong.findall(prose(page)) for url, page in pages.items()}
+    wrong = re.compile(r"`|\*\*|\]\(|(?<![\w ])–[a-z]| –[a-z]+-[a-z]")
+    found = {}
+    for url, page in pages.items():
+        text = prose(page.select_one("article"))
+        found[url] = [text[max(0, m.start() - 30):m.end() + 30] for m in wrong.finditer(text)]
     assert {url: lines for url, lines in found.items() if lines} == {}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_runs import HANGS
+from helpers_runs import HANGS, python
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -360,9 +360,7 @@ def wandb_child(folder: Path,
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     clean |= {"WANDB_MODE": "offline", "HOME": str(folder)}
     clean |= {f"WANDB_{kind.upper()}_DIR": str(folder / kind) for kind in ("config", "cache")}
-    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
-    command = [sys.executable, "-c", code, str(start), wandb_id]
-    return subprocess.run(command, cwd=folder, env=clean | environment, timeout=HANGS, **pipes)
+    return python(code, str(start), wandb_id, cwd=folder, env=clean | environment, logs=folder)
 
 
 def test_wandb_stopped_by_sigterm_and_taken_up_by_id(tmp_path):
