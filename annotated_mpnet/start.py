@@ -22,6 +22,7 @@ from .carried import (
     OUTSIDE, SETTINGS, Remarks, carry_over, fit_to_model, own_names)
 from .checkpoints import (
     choose_checkpoint, is_ours, read_checkpoint, tokenizer_of, weights_of)
+from .chunks import block_of
 from .configuration import (
     FIELDS, ModelConfig, PretrainConfig, UserError, flag, given_names, show)
 from .data import (
@@ -273,7 +274,8 @@ def batches_of(config: PretrainConfig, # checked
     if train is None or valid is None:
         source, valid, test = load_data(config, size)
     else:
-        source = Shuffled(train, config.seed, -(-config.buffer_size // size) * size)
+        block = block_of(config.buffer_size, size, config.packing)
+        source = Shuffled(train, config.seed, block)
     agree_on_texts((source, valid, test), ranks)
     make = partial(make_batches, config, tokenizer=tokenizer, ranks=ranks, on_gpu=on_gpu)
     return (make(source, train=True), make(fixed(valid), train=False),
