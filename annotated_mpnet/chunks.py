@@ -7,6 +7,8 @@ __all__ = ['logger', 'CHUNK', 'LEAST', 'DEEP', 'LANES', 'EACH', 'AT_ONCE', 'MUCH
            'Plan', 'Updates']
 
 # %% ../nbs/07g_chunks.ipynb #07g-004
+#| code-fold: true
+#| code-summary: "Imports"
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -60,16 +62,17 @@ class FromText:
     def cut(self,
             texts: Sequence[str], # documents
             max_tokens: int,      # longest sample
-           ) -> tuple[list[list[int]], Cut]: # the ids of each, with special tokens
+           ) -> tuple[list[np.ndarray], Cut]: # the ids of each, with special tokens
         "A sample a document. A text is cut first, to 32 characters a token: few have fewer."
-        ids, there, kept = [], 0, 0
+        ids: list[np.ndarray] = []
+        there = kept = 0
         for begin in range(0, len(texts), AT_ONCE):
             some = [texts[i] for i in range(begin, min(begin + AT_ONCE, len(texts)))]
             there += sum(map(len, some))
             short = [text[:32 * max_tokens] for text in some]
             found = self.tokenizer(short, truncation=True, max_length=max_tokens,
                                    return_attention_mask=False)
-            ids += found["input_ids"]
+            ids += [np.array(row, dtype=np.int32) for row in found["input_ids"]]
             kept += sum(_end(encoding, text) if len(row) == max_tokens else len(text)
                         for row, encoding, text in zip(found["input_ids"], found.encodings, short))
         return ids, Cut(there, there - kept)

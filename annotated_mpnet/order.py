@@ -40,7 +40,10 @@ def shuffled(positions: np.ndarray, # int, any shape, each in [0, n)
     while len(x[outside]):
         left, right = x[outside] >> half, x[outside] & low
         for key in keys:
-            left, right = right, left ^ (scramble(right + key) & low)
+            mixed = scramble(right + key)
+            mixed &= low
+            mixed ^= left
+            left, right = right, mixed
         x[outside] = (left << half) | right
         outside = np.flatnonzero(x >= n)
     return x.astype(np.int64).reshape(np.shape(positions))

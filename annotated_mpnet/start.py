@@ -22,11 +22,10 @@ from .carried import (
     OUTSIDE, SETTINGS, Remarks, carry_over, fit_to_model, own_names)
 from .checkpoints import (
     choose_checkpoint, is_ours, read_checkpoint, tokenizer_of, weights_of)
-from .chunks import block_of
 from .configuration import (
     FIELDS, ModelConfig, PretrainConfig, UserError, flag, given_names, show)
 from .data import (
-    Batches, Shuffled, agree_on_texts, fixed, load_data, make_batches)
+    Batches, Shuffled, agree_on_texts, block_of, fixed, load_data, make_batches)
 from .machine import choose_device
 from .model import MPNetForPretraining
 from .optimization import changed_schedule
@@ -274,8 +273,7 @@ def batches_of(config: PretrainConfig, # checked
     if train is None or valid is None:
         source, valid, test = load_data(config, size)
     else:
-        block = block_of(config.buffer_size, size, config.packing)
-        source = Shuffled(train, config.seed, block)
+        source = Shuffled(train, config.seed, block_of(config.buffer_size, size, config.packing))
     agree_on_texts((source, valid, test), ranks)
     make = partial(make_batches, config, tokenizer=tokenizer, ranks=ranks, on_gpu=on_gpu)
     return (make(source, train=True), make(fixed(valid), train=False),
