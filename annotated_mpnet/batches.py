@@ -6,6 +6,8 @@
 __all__ = ['logger', 'Batches']
 
 # %% ../nbs/07h_batches.ipynb #07h-004
+#| code-fold: true
+#| code-summary: "Imports"
 import copy
 import logging
 from collections.abc import Generator, Iterator
@@ -87,10 +89,11 @@ def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item
         done = 0
 
 # %% ../nbs/07h_batches.ipynb #07h-009
+#| code-fold: true
+#| code-summary: "What of a saved position still holds, in words"
 _BEGINNING: dict[str, Any] = {  # the position of the first update
     "cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0,
     "characters": 0, "cut_off": 0}
-_OLDER = {"lanes": 0}  # what an older state doesn't say
 _NOTHING = ("nothing to predict: no document of the training text has a token that can be "
             "masked")
 
@@ -102,12 +105,19 @@ def _same_data(now: dict, was: dict) -> bool: # facts
     return now["data"] == was["data"] and same_files
 
 
+def _older(was: dict) -> dict: # facts
+    "What an older state doesn't say: there were no lanes, or the chunks were smaller."
+    size = was["global_batch"]
+    chunk = size * -(-min(10_240, max(2_048, 64 * size)) // size)
+    return {"lanes": 0, "chunk": 0 if was["packing"] else chunk}
+
+
 def _cut_otherwise(now: dict, # facts
                    was: dict, # facts of the run that saved the position
                   ) -> list[str]:
     "What has changed in the way the data are cut, in words."
     names = [name for name in now if name not in ("data", "files", "seed")]
-    was = _OLDER | was
+    was = _older(was) | was
     return [f"{name} {was[name]}, now {now[name]}" for name in names if now[name] != was[name]]
 
 
@@ -141,7 +151,8 @@ class _Placed(Updates):
     def facts(self) -> dict: # what a position in the data depends on
         about = {"data": self.source.name, "seed": self.seed, "buffer_size": self.source.block,
                  "global_batch": self.size, "max_tokens": self.max_tokens,
-                 "packing": self.packing, "lanes": self.lanes}
+                 "packing": self.packing, "lanes": self.lanes,
+                 "chunk": 0 if self.packing else self.step}
         files = self.source.facts
         return about | ({"files": identity(files)} if files else {})
 

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from .batches import Batches
-from .chunks import Cut, FromText
+from .chunks import Cut, FromText, block_of
 from .configuration import PretrainConfig, UserError
 from .documents import open_folder, split_corpus
 from .files import first_difference, identity
@@ -41,7 +41,7 @@ def load_data(config: PretrainConfig, # checked
               global_batch: int = 1,  # samples in an update
              ) -> tuple[Shuffled | Stream, Sequence, Sequence]: # to train, validate, test on
     "The texts of a run: prepared, a stream, local files, or the embedded corpus of the demo."
-    block = -(-config.buffer_size // global_batch) * global_batch
+    block = block_of(config.buffer_size, global_batch, config.packing)
     if prepared_parts(config.dataset_name):
         corpus = open_corpus(home_expanded(config.dataset_name or ""))
         return Numbered(corpus.train, config.seed, block), corpus.valid, corpus.test

@@ -17,9 +17,12 @@ from .configuration import UserError
 def scramble(x: np.ndarray, # uint64, any shape
             ) -> np.ndarray: # uint64, the same shape
     "Mix the bits of each number (the finalizer of SplitMix64, Steele et al. 2014)."
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    x = x ^ (x >> np.uint64(30))  # a copy; from here on it is changed in place
+    x *= np.uint64(0xBF58476D1CE4E5B9)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def shuffled(positions: np.ndarray, # int, any shape, each in [0, n)
@@ -37,7 +40,10 @@ def shuffled(positions: np.ndarray, # int, any shape, each in [0, n)
     while len(x[outside]):
         left, right = x[outside] >> half, x[outside] & low
         for key in keys:
-            left, right = right, left ^ (scramble(right + key) & low)
+            mixed = scramble(right + key)
+            mixed &= low
+            mixed ^= left
+            left, right = right, mixed
         x[outside] = (left << half) | right
         outside = np.flatnonzero(x >= n)
     return x.astype(np.int64).reshape(np.shape(positions))

@@ -8,6 +8,8 @@ __all__ = ['FORMAT', 'MANIFEST', 'SPLITS', 'ShardFacts', 'Manifest', 'Misfit', '
            'Corpus', 'open_corpus']
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-004
+#| code-fold: true
+#| code-summary: "Imports"
 import json
 import re
 from bisect import bisect_right
@@ -235,6 +237,8 @@ class Sizes(NamedTuple):
                     numbers: Sequence[int], # of documents
                    ) -> np.ndarray: # (documents,) bytes or characters; their ids are not read
         split = self.documents
+        if len(split.shards) == len(split.shards[0]) == 1:
+            return split.open_shard(0, 0).tokens.sizes[np.asarray(numbers, dtype=np.int64)]
         index, part = np.divmod(np.asarray(numbers, dtype=np.int64), len(split.first))
         shard = np.zeros(len(index), dtype=np.int64)
         for p, first in enumerate(map(np.array, split.first)):
@@ -274,6 +278,8 @@ def open_shard(folder: Path,      # of its part
     return found
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-023
+#| code-fold: true
+#| code-summary: "All parts are there, finished, and belong together"
 _PART = re.compile(r"part-([1-9][0-9]{0,4})-of-([1-9][0-9]{0,4})")
 _SHARED = ("source", "arguments", "vocabulary", "fingerprint") # the same in all parts
 

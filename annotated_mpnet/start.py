@@ -23,7 +23,7 @@ from .checkpoints import choose_checkpoint
 from .configuration import (
     FIELDS, PretrainConfig, UserError, flag, given_names, show)
 from .data import (
-    Batches, Shuffled, agree_on_texts, fixed, load_data, make_batches)
+    Batches, Shuffled, agree_on_texts, block_of, fixed, load_data, make_batches)
 from .lock import refuse_if_live
 from .machine import choose_device
 from .model import MPNetForPretraining
@@ -197,7 +197,7 @@ def batches_of(config: PretrainConfig, # checked
     if train is None or valid is None:
         source, valid, test = load_data(config, size)
     else:
-        source = Shuffled(train, config.seed, -(-config.buffer_size // size) * size)
+        source = Shuffled(train, config.seed, block_of(config.buffer_size, size, config.packing))
     agree_on_texts((source, valid, test), ranks)
     make = partial(make_batches, config, tokenizer=tokenizer, ranks=ranks, on_gpu=on_gpu)
     return (make(source, train=True), make(fixed(valid), train=False),

@@ -6,8 +6,9 @@ Documents of about 300 words, at most 512 tokens, from a list, from a text file,
 Parquet files and from a prepared corpus; each is cut, or all are packed. An update has 4,096
 samples, whatever the number of ranks. A rank's own tokens (without mask copies, without padding)
 are divided by the CPU seconds that its process took for them: to find out which are its own, to
-read, tokenize, sort, mask and collate them. Opening a source doesn't count. Before that, the ranks'
-shares of each update are put together, and must be what one rank alone has.
+read, tokenize, sort, mask and collate them. Opening a source doesn't count; comparing the pages of
+a prepared corpus, once each, does. Before that, the ranks' shares of each update are put together,
+and must be what one rank alone has.
 """
 import tempfile
 import time
@@ -44,7 +45,9 @@ def open_source(folder: Path, kind: str):
     if kind == "file":
         return Shuffled(LineFiles([folder / "files" / "train.txt"]), block=3 * GLOBAL)
     if kind == "prepared":
-        return open_prepared(folder / "prepared" / "corpus", 3 * GLOBAL)
+        source = open_prepared(folder / "prepared" / "corpus", 3 * GLOBAL)
+        source.texts[0]  # a shard is opened when it is first read
+        return source
     config = PretrainConfig(dataset_name=str(folder / "stream"), buffer_size=3 * GLOBAL,
                             eval_samples=1, min_text_length=0)
     return load_data(config)[0]
