@@ -30,8 +30,6 @@ def off_flag(name: str, # the name of a true-or-false field
     return flag(name[3:]) if name.startswith("no_") else flag("no_" + name)
 
 # %% ../nbs/01b_arguments.ipynb #01b-012
-#| code-fold: true
-#| code-summary: "The table of names in other programs"
 OTHER_NAMES = { # field -> what transformers, fairseq, nanoGPT and Lightning call it
     "encoder_layers": "num-hidden-layers num-layers n-layer n-layers",
     "encoder_embed_dim": "hidden-size n-embd d-model",

@@ -6,8 +6,6 @@
 __all__ = ['logger', 'Batches']
 
 # %% ../nbs/07h_batches.ipynb #07h-004
-#| code-fold: true
-#| code-summary: "Imports"
 import copy
 import logging
 from collections.abc import Generator, Iterator
@@ -89,8 +87,6 @@ def _items(batches, position: dict, workers: int, worker: int) -> Iterator[_Item
         done = 0
 
 # %% ../nbs/07h_batches.ipynb #07h-009
-#| code-fold: true
-#| code-summary: "What of a saved position still holds, in words"
 _BEGINNING: dict[str, Any] = {  # the position of the first update
     "cycle": 0, "block": None, "chunk": 0, "update": 0, "skipped": 0,
     "characters": 0, "cut_off": 0}

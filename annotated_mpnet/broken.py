@@ -6,8 +6,6 @@
 __all__ = ['logger', 'FEW', 'NAMED', 'Unread', 'Limit', 'mark', 'marked', 'Report']
 
 # %% ../nbs/02f_broken_texts.ipynb #02f-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@
 __all__ = ['command', 'card']
 
 # %% ../nbs/10e_model_card.ipynb #10e-004
-#| code-fold: true
-#| code-summary: "Imports"
 import re
 import shlex
 

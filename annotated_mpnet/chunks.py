@@ -7,8 +7,6 @@ __all__ = ['logger', 'CHUNK', 'LEAST', 'DEEP', 'LANES', 'EACH', 'AT_ONCE', 'MUCH
            'Plan', 'Updates']
 
 # %% ../nbs/07g_chunks.ipynb #07g-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

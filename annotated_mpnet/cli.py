@@ -7,8 +7,6 @@ __all__ = ['DEMO_SENTENCES', 'PROGRAM', 'unigram_bar', 'predictions', 'check_ver
            'dashed', 'convert_main']
 
 # %% ../nbs/13_cli.ipynb #13-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import os
 import sys
@@ -122,8 +120,6 @@ def _run_demo(config: PretrainConfig, # a run's arguments, with --demo
     _report(result)
 
 # %% ../nbs/13_cli.ipynb #13-013
-#| code-fold: true
-#| code-summary: "A check of the installed versions"
 def check_versions() -> None:
     "Raise UserError where a library is older than the package's own metadata allow, or missing."
     from importlib.metadata import PackageNotFoundError, requires, version  # --help needn't wait

@@ -8,8 +8,6 @@ __all__ = ['ACTIVATION_MEANINGS', 'ACTIVATIONS', 'DEFAULT_DATASET', 'FIELDS', 'D
            'convert', 'flag', 'kind', 'names', 'nearest', 'read_value', 'show']
 
 # %% ../nbs/01_configuration.ipynb #01-012
-#| code-fold: true
-#| code-summary: "Imports"
 import math
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
@@ -24,8 +22,6 @@ _all_ = ["KIND_WORDS", "RULES", "UserError", "arg", "convert", "flag", "kind", "
          "read_value", "show"]
 
 # %% ../nbs/01_configuration.ipynb #01-021
-#| code-fold: true
-#| code-summary: "The choices"
 ACTIVATION_MEANINGS = {
     "gelu": "x times the normal distribution's cumulative probability at x, computed exactly",
     "gelu_accurate": "GELU through its tanh formula; the name is the original code's",
@@ -40,8 +36,6 @@ ACTIVATIONS = tuple(ACTIVATION_MEANINGS)
 DEFAULT_DATASET = "HuggingFaceFW/fineweb-edu"
 
 # %% ../nbs/01_configuration.ipynb #01-023
-#| code-fold: true
-#| code-summary: "The list of all arguments"
 @dataclass
 class PretrainConfig:
     "Every argument of `pretrain-mpnet`, declared once: name, type, default, meaning, rule."
@@ -234,8 +228,6 @@ def arguments_of(config: PretrainConfig, # a run's arguments
     return {name: getattr(config, name) for name in FIELDS}
 
 # %% ../nbs/01_configuration.ipynb #01-036
-#| code-fold: true
-#| code-summary: "The demo's defaults"
 DEMO_DEFAULTS: dict[str, Any] = dict(
     tokenizer_name="demo", encoder_layers=2, encoder_embed_dim=128, encoder_ffn_dim=512,
     encoder_attention_heads=4, dropout=0.0, attention_dropout=0.0, activation_dropout=0.0,

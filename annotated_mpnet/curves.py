@@ -7,8 +7,6 @@ __all__ = ['logger', 'format_number', 'format_metrics', 'format_seconds', 'table
            'open_tensorboard']
 
 # %% ../nbs/10_tracking.ipynb #10-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import re
 import time

@@ -253,8 +253,6 @@ class LineFiles(_Indexed, Sequence):
         return [known._replace(time=0) for known in self.files]
 
 # %% ../nbs/07b_documents.ipynb #07b-013
-#| code-fold: true
-#| code-summary: "Checks of what is held out: it is there, has text, and is not trained on"
 def _places(paths: list[Path]) -> set[tuple[int, int]]:
     "Files, whatever they are called."
     return {(found.st_dev, found.st_ino) for found in map(os.stat, paths)}

@@ -6,8 +6,6 @@
 __all__ = ['REPORTS', 'reason_of', 'memory_reason', 'where_raised', 'about', 'write_traceback', 'left', 'Ending']
 
 # %% ../nbs/12b_every_end_in_one_line.ipynb #12b-004
-#| code-fold: true
-#| code-summary: "Imports"
 import errno
 import os
 import re

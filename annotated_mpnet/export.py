@@ -7,8 +7,6 @@ __all__ = ['OUR_NAMES', 'KEPT', 'plain_config', 'trimmed', 'write_plain', 'write
            'write_tokenizer', 'verify', 'to_huggingface']
 
 # %% ../nbs/10f_to_huggingface.ipynb #10f-004
-#| code-fold: true
-#| code-summary: "Imports"
 import contextlib
 import copy
 import os
@@ -165,8 +163,6 @@ def verify(model: MPNetForPretraining, # in eval mode, on the CPU
     return apart
 
 # %% ../nbs/10f_to_huggingface.ipynb #10f-018
-#| code-fold: true
-#| code-summary: "Checks of the folder, the model and the tokenizer"
 def _check_folder(folder: Path) -> None: # to be made
     "Refuse to write where something is, and what can't be renamed to."
     if folder.is_symlink():

@@ -6,8 +6,6 @@
 __all__ = ['logger', 'weight_files', 'locate', 'read_weights', 'config_of', 'our_weights', 'read_huggingface', 'from_huggingface']
 
 # %% ../nbs/11_huggingface.ipynb #11-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import re
 from dataclasses import fields
@@ -57,8 +55,6 @@ def weight_files(folder: Path, # with a model
     return []
 
 # %% ../nbs/11_huggingface.ipynb #11-014
-#| code-fold: true
-#| code-summary: "From the cache, or over the network"
 def _in_cache(name: str) -> Path | None: # name: on the Hub
     "The folder of a model that was fetched before, if it is whole."
     try:
@@ -129,8 +125,6 @@ def read_weights(folder: Path, # with a model
             if not str(name).endswith("position_ids")}  # older versions saved these
 
 # %% ../nbs/11_huggingface.ipynb #11-017b
-#| code-fold: true
-#| code-summary: "A model that was exported with its own code"
 def _own_config(path: Path, source: dict) -> ModelConfig: # path: of source, for messages
     "The configuration of a model that has its own code."
     ours = {field.name: source[field.name] for field in fields(ModelConfig)

@@ -6,8 +6,6 @@
 __all__ = ['Interrupted', 'Stopped', 'wanted', 'acknowledge', 'listen_for_signals']
 
 # %% ../nbs/11d_interruption.ipynb #11d-004
-#| code-fold: true
-#| code-summary: "Imports"
 import signal
 import threading
 from collections.abc import Iterator

@@ -6,8 +6,6 @@
 __all__ = ['logger', 'LOCK', 'refuse_if_live', 'writing', 'make_folder', 'locked']
 
 # %% ../nbs/10i_one_live_run.ipynb #10i-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import os
 import re

@@ -6,8 +6,6 @@
 __all__ = ['PEAK_FLOPS', 'choose_device', 'has_bfloat16', 'use_bfloat16', 'keep_memory', 'peak_flops', 'update_flops']
 
 # %% ../nbs/10b_machine.ipynb #10b-004
-#| code-fold: true
-#| code-summary: "Imports"
 import ctypes
 import os
 import re

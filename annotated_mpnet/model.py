@@ -168,8 +168,6 @@ def fill_mask(model: MPNetForPretraining, # in eval mode
     return found
 
 # %% ../nbs/06_model.ipynb #06-032
-#| code-fold: true
-#| code-summary: "Code that counts the parameters of each part"
 _PARTS = { # what a parameter's name holds -> the part of the model
     "word_embeddings": "token embeddings",
     "embeddings.LayerNorm": "token embeddings",

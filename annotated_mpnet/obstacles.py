@@ -6,8 +6,6 @@
 __all__ = ['TEXTS', 'sample_batch', 'difference', 'obstacles']
 
 # %% ../nbs/10c_beyond_transformers.ipynb #10c-004
-#| code-fold: true
-#| code-summary: "Imports"
 import math
 from typing import TYPE_CHECKING
 

@@ -6,8 +6,6 @@
 __all__ = ['Origin', 'from_checkpoint', 'read_origin', 'build_model', 'with_settings', 'with_vocabulary']
 
 # %% ../nbs/11a_weights_to_begin_from.ipynb #11ao-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 from dataclasses import replace
 from pathlib import Path

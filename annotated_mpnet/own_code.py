@@ -7,8 +7,6 @@ __all__ = ['CODE_FILE', 'AnnotatedMPNetConfig', 'AnnotatedMPNetPreTrainedModel',
            'AnnotatedMPNetForMaskedLM', 'modelling_code', 'code_of']
 
 # %% ../nbs/10d_own_code.ipynb #10d-004
-#| code-fold: true
-#| code-summary: "Imports"
 import ast
 import importlib.util
 import inspect

@@ -6,8 +6,6 @@
 __all__ = ['ROLES', 'surfaces', 'Rows', 'rows_from', 'in_own_words', 'same_vocabulary']
 
 # %% ../nbs/10g_in_your_own_words.ipynb #10g-004
-#| code-fold: true
-#| code-summary: "Imports"
 import copy
 import logging
 from typing import Any, NamedTuple

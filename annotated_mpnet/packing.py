@@ -6,8 +6,6 @@
 __all__ = ['deal', 'pack', 'sentence_ids', 'pack_texts']
 
 # %% ../nbs/07e_packing.ipynb #07e-004
-#| code-fold: true
-#| code-summary: "Imports"
 import re
 from collections.abc import Iterable, Iterator, Sequence
 

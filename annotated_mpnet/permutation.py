@@ -76,8 +76,6 @@ def layout(order: np.ndarray,     # (batch, length) positions in permuted order,
     return np.where(filled, places, 0), filled, P
 
 # %% ../nbs/03_permutation.ipynb #03-few
-#| code-fold: true
-#| code-summary: "A few sizes for all batches of a run on a GPU"
 RUNGS = 4     # sizes of the batches of a run on a GPU
 MULTIPLE = 8  # numbers that a GPU reads at once
 
@@ -119,8 +117,6 @@ def _shuffle_targets(places,   # (batch, T); the targets' are changed
     places[:, last] = np.take_along_axis(places[:, last], order, axis=1)
 
 # %% ../nbs/03_permutation.ipynb #03-027p
-#| code-fold: true
-#| code-summary: "Checks of the arguments, random numbers of a batch, padding"
 def _check(tokenizer: PreTrainedTokenizerFast, objective: str, seed: int,
            pred_prob: float, keep_prob: float, rand_prob: float) -> None:
     "What a collator can't work with is refused."
@@ -154,8 +150,6 @@ def _pad(examples, pad_id): # -> (batch, length) ids
     return ids
 
 # %% ../nbs/03_permutation.ipynb #03-027u
-#| code-fold: true
-#| code-summary: "What is permuted as one, decided by lesson 02g"
 class _Units(NamedTuple):
     "What is permuted as one (lesson 02g)."
     words: Words        # of the tokenizer

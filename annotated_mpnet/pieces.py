@@ -7,8 +7,6 @@ __all__ = ['logger', 'NOTHING', 'MANY', 'next_share', 'in_common', 'of_this_upda
            'tell', 'newest', 'log', 'at_home', 'save', 'save_interval', 'measure', 'validate', 'test']
 
 # %% ../nbs/11f_before_and_after.ipynb #11f-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -7,8 +7,6 @@ __all__ = ['PROGRAM', 'SHARED', 'GO_ON', 'build_parser', 'read_part', 'read_argu
            'documents_in', 'Bar', 'drawn', 'card_of', 'prepare_part', 'main']
 
 # %% ../nbs/13c_the_command_prepare_corpus.ipynb #13c-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import re
 import signal
@@ -120,8 +118,6 @@ def manifest_of(config: PretrainConfig, # checked
                     fingerprint_of(tokenizer), {}, versions | {"annotated-mpnet": __version__})
 
 # %% ../nbs/13c_the_command_prepare_corpus.ipynb #13c-012
-#| code-fold: true
-#| code-summary: "The progress bar"
 def documents_in(source) -> int | None: # of `sources_of`; None: nobody knows
     "How many documents a source has, about; short ones of a stream count."
     if hasattr(source, "texts"):

@@ -8,8 +8,6 @@ __all__ = ['FORMAT', 'MANIFEST', 'SPLITS', 'ShardFacts', 'Manifest', 'Misfit', '
            'Corpus', 'open_corpus']
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-004
-#| code-fold: true
-#| code-summary: "Imports"
 import json
 import re
 from bisect import bisect_right
@@ -278,8 +276,6 @@ def open_shard(folder: Path,      # of its part
     return found
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-023
-#| code-fold: true
-#| code-summary: "All parts are there, finished, and belong together"
 _PART = re.compile(r"part-([1-9][0-9]{0,4})-of-([1-9][0-9]{0,4})")
 _SHARED = ("source", "arguments", "vocabulary", "fingerprint") # the same in all parts
 

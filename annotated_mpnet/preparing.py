@@ -7,8 +7,6 @@ __all__ = ['BLOCK', 'SHARD', 'ORDER', 'Tell', 'begins_anew', 'tokens_of', 'Work'
            'save_tokenizer', 'begin_part', 'Preparation']
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-004
-#| code-fold: true
-#| code-summary: "Imports"
 import os
 import tempfile
 import threading
@@ -197,8 +195,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast,
     return found
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-020
-#| code-fold: true
-#| code-summary: "Whether a part that was begun is the same one"
 ORDER = ("valid", "test", "train") # in which the splits are written
 
 
@@ -229,8 +225,6 @@ def begin_part(folder: Path,       # of the part; made
     return manifest
 
 # %% ../nbs/13b_preparing_a_corpus.ipynb #13b-022
-#| code-fold: true
-#| code-summary: "What is counted, shard by shard"
 def _counted(manifest: Manifest, tokens: Tokens, unknown: int | None) -> dict: # fields to change
     "The counts with one more shard of training texts."
     classes = np.frexp(tokens.ids.lengths.astype(float))[1]  # 0: 0; 1: 1; 2: 2 to 3; ...

@@ -221,8 +221,6 @@ def is_restart(folder: Path) -> bool: # of a run
     return False
 
 # %% ../nbs/08b_ranks.ipynb #08b-launched
-#| code-fold: true
-#| code-summary: "What torchrun tells a process: checks of its environment, and its GPU"
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 

@@ -7,8 +7,6 @@ __all__ = ['logger', 'RULES_BETWEEN', 'NEEDS', 'DECIDED', 'FILES', 'Rule', 'rule
            'check']
 
 # %% ../nbs/01c_rules.ipynb #01c-006
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 from collections.abc import Callable
 from dataclasses import replace

@@ -7,8 +7,6 @@ __all__ = ['CHANGING', 'Meter', 'means', 'equip', 'Run', 'random_state', 'set_ra
            'whole_or_undone', 'state_of', 'restore_random', 'restore']
 
 # %% ../nbs/11e_a_runs_state.ipynb #11e-004
-#| code-fold: true
-#| code-summary: "Imports"
 import math
 import time
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ __all__ = ['logger', 'state_bytes', 'try_writing', 'run_files', 'stamps', 'refus
            'make_room', 'set_aside', 'drop_replaced', 'to_resume']
 
 # %% ../nbs/10j_the_runs_folder.ipynb #11a-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import os
 import re

@@ -7,8 +7,6 @@ __all__ = ['COLUMNS', 'PAGE', 'LARGER', 'Ragged', 'ragged', 'joined', 'Tokens', 
            'checksums', 'damaged', 'Pages', 'OpenShard']
 
 # %% ../nbs/02h_tokens_written_once.ipynb #02h-004
-#| code-fold: true
-#| code-summary: "Imports"
 import zlib
 from collections.abc import Sequence
 from itertools import chain

@@ -7,8 +7,6 @@ __all__ = ['logger', 'with_given', 'after_restart', 'agreed', 'Start', 'check_te
            'tokenizer_for', 'batches_of', 'resume_data', 'on_texts', 'prepare']
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -106,8 +104,6 @@ class Start:
         return self.spread.ranks
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-check
-#| code-fold: true
-#| code-summary: "A check of what a caller hands over"
 def check_texts(train, valid) -> None: # what the caller handed over
     "Refuse what is no sequence of texts."
     if (train is None) != (valid is None):
@@ -223,8 +219,6 @@ def resume_data(train: Batches, # of `batches_of`, at the beginning
         f"in an update as before, each update has the same samples and masks; {effect}")]
 
 # %% ../nbs/11b_where_a_run_begins.ipynb #11b-025n
-#| code-fold: true
-#| code-summary: "A remark on files that are not read"
 def on_texts(config: PretrainConfig, # checked
              source,                 # documents to train on
             ) -> Remarks:

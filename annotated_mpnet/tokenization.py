@@ -6,8 +6,6 @@
 __all__ = ['logger', 'reach_hub', 'read_tokenizer', 'check_special_tokens', 'unframed', 'load_tokenizer']
 
 # %% ../nbs/02d_tokenization.ipynb #02d-004
-#| code-fold: true
-#| code-summary: "Imports"
 import copy
 import logging
 import os

@@ -6,8 +6,6 @@
 __all__ = ['logger', 'open_wandb', 'Recorder', 'Tracker']
 
 # %% ../nbs/10h_the_tracker.ipynb #10h-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import os
 import time

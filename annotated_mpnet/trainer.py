@@ -8,8 +8,6 @@ __all__ = ['logger', 'compiler_errors', 'gradient', 'learn', 'update', 'settle',
            'prepare_and_train', 'pretrain']
 
 # %% ../nbs/12_trainer.ipynb #12-004
-#| code-fold: true
-#| code-summary: "Imports"
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +38,6 @@ from .watch import join_ranks, tells_of_a_lost_rank
 logger = logging.getLogger("annotated_mpnet")
 
 # %% ../nbs/12_trainer.ipynb #12-007
-#| code-fold: true
-#| code-summary: "The compiler's errors, as one line"
 @contextmanager
 def compiler_errors(compiled: bool): # whether the model went through torch.compile
     "An error of the compiler as one line."
@@ -136,8 +132,6 @@ def loop(run: Run,
             settle(run)
 
 # %% ../nbs/12_trainer.ipynb #12-015s
-#| code-fold: true
-#| code-summary: "The lines that say what is trained, and on what"
 def summary(run: Run) -> list[str]: # lines
     "What is trained, and on what; the demo has said itself which texts it has."
     n = sum(parameter_counts(run.model).values())

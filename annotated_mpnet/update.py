@@ -7,8 +7,6 @@ __all__ = ['Counts', 'counts_of', 'to_device', 'never', 'accumulate', 'all_finit
            'evaluate']
 
 # %% ../nbs/11c_one_update.ipynb #11c-004
-#| code-fold: true
-#| code-summary: "Imports"
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple

@@ -215,8 +215,6 @@ def who_is_gone(away: RankLost, watch: Watch) -> RankLost:
     return lost
 
 # %% ../nbs/08c_watch.ipynb #08c-roll
-#| code-fold: true
-#| code-summary: "The store, and the messages while ranks are missing"
 LATE, TOO_LATE = 60, 600 # seconds of waiting at the start: until a message, until the end
 meetings = count()       # of this process, one a run
 

@@ -4,7 +4,8 @@
     python tools/course.py students FOLDER  the lessons without their solutions
 
 The tags of a lesson's cells: `start` (where an exercise begins), `solution`, `check` (which runs
-against one's own answer), and `hide-input` (folded on the site, with what is only plumbing).
+against one's own answer), and `hide-input` (exported plumbing, which is folded; the metadata
+`summary` says what it is, since an option in the cell would get into the package).
 """
 import ast
 import re
@@ -36,7 +37,9 @@ def only_imports(source: str) -> bool:
         body = ast.parse(readme.cell_options(source)[2]).body
     except SyntaxError:
         return False
-    return bool(body) and all(isinstance(s, ast.Import | ast.ImportFrom) for s in body)
+    plumbing = ("if TYPE_CHECKING:", "logger = logging.getLogger(")
+    return bool(body) and all(isinstance(s, ast.Import | ast.ImportFrom)
+                              or ast.unparse(s).startswith(plumbing) for s in body)
 
 
 def fold(cell) -> str | None:
@@ -46,7 +49,7 @@ def fold(cell) -> str | None:
         return options.get("code-summary", "Code")
     if only_imports(cell.source):
         return "Imports"
-    return "Code" if "hide-input" in tags(cell) else None
+    return cell.metadata.get("summary", "Code") if "hide-input" in tags(cell) else None
 
 
 def skipped(cell) -> bool:
