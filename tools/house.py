@@ -21,6 +21,8 @@ ROOMS = {  # the lesson from which on a module belongs to a room, and the name o
     "08e": "Files",
     "09b": "Around a run",
     "10c": "transformers",
+    "10h": "A run's folder",
+    "11": "transformers",
     "11a": "A run",
     "13": "The command",
 }
