@@ -108,6 +108,7 @@ def view(page, name: str):
     "A view, brought to the screen, so that it is drawn."
     found = page.locator(f"[data-explorer={name}]")
     found.scroll_into_view_if_needed()
+    page.wait_for_selector(f"[data-explorer={name}].explorer:not([data-stale=true])")
     return found
 
 
@@ -139,7 +140,8 @@ def test_lanes_step_through_the_predictions(visit, truths):
 
 def test_play_goes_to_the_end(visit):
     page = visit()
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(60_000)  # from here on time passes as the test says
     page.get_by_role("button", name="Play").click()
     page.wait_for_selector(".step:has-text('prediction 1 of 3')")
     assert page.get_by_role("button", name="Pause").is_visible()
@@ -233,7 +235,7 @@ def test_only_mpnet_knows_how_many_are_missing(visit):
 
 
 def test_pairs_are_probabilities(visit):
-    pairs = view(visit("#step=1"), "pairs")  # the lessons' sentence
+    pairs = view(visit("#hide=1,2", step=1), "pairs")  # the lessons' sentence
     rows = [row.inner_text().split("\t") for row in pairs.locator("tbody tr").all()]
     assert rows[0][0] == "the the", "as lesson 00 shows it"
     assert sum("✓" in name for name, *_ in rows) == 1

@@ -59,7 +59,7 @@ export function writeAddress(state) {
     const text = write(state[name]);
     if (text !== write(START[name])) given.set(short, text);
   }
-  return given.size ? `#${given}` : "";
+  return String(given) ? `#${given}` : "";
 }
 
 export class Store {
