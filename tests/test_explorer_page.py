@@ -222,6 +222,22 @@ def test_order_by_keyboard_and_by_mouse(visit, truths):
         assert shown == pytest.approx(sum(truths(objective, places)), abs=0.006)
 
 
+def test_order_by_touch(visit):
+    phone = {"width": 390, "height": 844}
+    page = visit(step=1, viewport=phone, has_touch=True, is_mobile=True)
+    handles, fingers = view(page, "order").locator(".handle"), page.context.new_cdp_session(page)
+    def touch(kind: str, *at: dict) -> None: # at: the token below the finger
+        points = [{"x": box["x"] + 9, "y": box["y"] + 9} for box in at]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    first, second = (handles.nth(i).bounding_box() for i in (0, 1))
+    scrolled = page.evaluate("scrollY")
+    touch("touchStart", first)
+    touch("touchMove", second)
+    touch("touchEnd")
+    assert handles.all_inner_texts() == ["be", "should", "called"]
+    assert page.evaluate("scrollY") == scrolled, "the page stays where it was"
+
+
 def test_only_mpnet_knows_how_many_are_missing(visit):
     missing = view(visit(step=1), "missing")
     bars = lambda lane: missing.locator(".lane").nth(lane).locator(".bars").inner_text()
