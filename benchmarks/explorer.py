@@ -1,9 +1,9 @@
-"""The explorer: one pass of a model in the browser, on one core.
+"""The explorer: one pass of a model in Chromium, on one core.
 
     python benchmarks/explorer.py [--short]
 
 The goal is 100 ms for a step. Besides the model of the page, models of other sizes with random
-weights: time depends on the size alone. Seconds are those of the processor.
+weights: time depends on the size alone. Milliseconds are those of the processor.
 """
 import shutil
 import sys
@@ -82,6 +82,8 @@ def random_model(folder: Path, layers: int, dim: int, n_tokens: int) -> None:
 
 def main():
     "A line for each model and objective."
+    if CHROMIUM is None:
+        sys.exit("no Chromium here; get one with `apt-get install chromium`")
     rows = []
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as place:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -46,7 +46,8 @@ settings.load_profile("fixed")
 
 # Tests that share what takes long to make: side by side (`pytest -n 2`), they stay in one
 # process. All others go where there is room.
-TOGETHER = ("test_site.py", "test_slides.py", "test_project.py::test_wheel")
+TOGETHER = ("test_site.py", "test_slides.py", "test_explorer.py", "test_explorer_page.py",
+            "test_project.py::test_wheel")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -108,6 +108,7 @@ def view(page, name: str):
     "A view, brought to the screen, so that it is drawn."
     found = page.locator(f"[data-explorer={name}]")
     found.scroll_into_view_if_needed()
+    page.wait_for_selector(f"[data-explorer={name}].explorer:not([data-stale=true])")
     return found
 
 
@@ -139,7 +140,8 @@ def test_lanes_step_through_the_predictions(visit, truths):
 
 def test_play_goes_to_the_end(visit):
     page = visit()
-    page.clock.install()
+    page.clock.install(time=0)
+    page.clock.pause_at(60_000)  # from here on time passes as the test says
     page.get_by_role("button", name="Play").click()
     page.wait_for_selector(".step:has-text('prediction 1 of 3')")
     assert page.get_by_role("button", name="Pause").is_visible()
@@ -220,6 +222,22 @@ def test_order_by_keyboard_and_by_mouse(visit, truths):
         assert shown == pytest.approx(sum(truths(objective, places)), abs=0.006)
 
 
+def test_order_by_touch(visit):
+    phone = {"width": 390, "height": 844}
+    page = visit(step=1, viewport=phone, has_touch=True, is_mobile=True)
+    handles, fingers = view(page, "order").locator(".handle"), page.context.new_cdp_session(page)
+    def touch(kind: str, *at: dict) -> None: # at: the token below the finger
+        points = [{"x": box["x"] + 9, "y": box["y"] + 9} for box in at]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    first, second = (handles.nth(i).bounding_box() for i in (0, 1))
+    scrolled = page.evaluate("scrollY")
+    touch("touchStart", first)
+    touch("touchMove", second)
+    touch("touchEnd")
+    assert handles.all_inner_texts() == ["be", "should", "called"]
+    assert page.evaluate("scrollY") == scrolled, "the page stays where it was"
+
+
 def test_only_mpnet_knows_how_many_are_missing(visit):
     missing = view(visit(step=1), "missing")
     bars = lambda lane: missing.locator(".lane").nth(lane).locator(".bars").inner_text()
@@ -233,7 +251,7 @@ def test_only_mpnet_knows_how_many_are_missing(visit):
 
 
 def test_pairs_are_probabilities(visit):
-    pairs = view(visit("#step=1"), "pairs")  # the lessons' sentence
+    pairs = view(visit("#hide=1,2", step=1), "pairs")  # the lessons' sentence
     rows = [row.inner_text().split("\t") for row in pairs.locator("tbody tr").all()]
     assert rows[0][0] == "the the", "as lesson 00 shows it"
     assert sum("✓" in name for name, *_ in rows) == 1

@@ -323,5 +323,5 @@ def test_on_the_site_its_text_keeps_its_distance(open_figure, width):
     page = open_figure(html=html, viewport={"width": width, "height": 900})
     left, right, below = page.evaluate(SPACE)
     assert left >= 0 and right >= 0 and below >= 8
-    border = "getComputedStyle(document.querySelector('.title')).borderBottomWidth"
-    assert page.evaluate(border) == "0px"
+    title = page.locator(".title").first
+    assert title.evaluate("e => getComputedStyle(e).borderBottomWidth") == "0px"

@@ -1,11 +1,10 @@
 // Puts the views where a page asks for them: <div data-explorer="lanes"></div>.
-import {make} from "./dom.js";
-import {open} from "./store.js";
 
 const places = [...document.querySelectorAll("[data-explorer]")];
 
 async function begin() {
   try {
+    const {open} = await import("./store.js");
     const store = await open();
     for (const place of places) {
       const name = place.dataset.explorer; // of a module and of its function
@@ -14,9 +13,7 @@ async function begin() {
       module[name](place, store);
     }
   } catch (error) {
-    for (const place of places) {
-      place.append(make("p", {role: "alert"}, `The explorer can't begin: ${error.message}`));
-    }
+    for (const place of places) place.textContent = `The explorer can't begin: ${error.message}`;
     throw error;
   }
 }

@@ -18,7 +18,7 @@ export function lanes(root, store) {
     lanes: make("div", {className: "lanes"}), controls: make("div", {className: "controls"}),
     result: make("div", {className: "result"})};
   root.replaceChildren(chooser(store), make("p", {className: "hint"},
-    "Press two to four words to hide them."), wordButtons(store),
+    "Press two to four words to hide them."), wordButtons(store, 0),
   view.controls, view.status, view.lanes, view.result);
   store.listen(() => redraw(view));
 }
@@ -28,7 +28,7 @@ function chooser(store) { // a sentence of one's own, or one of a few
     "aria-label": "Your sentence", autocomplete: "off", spellcheck: false});
   const take = () => {
     const text = input.value.trim();
-    if (text && text !== store.state.text) store.take(text, []);
+    if (text && text !== store.state.text) store.take(text, [], 0);
   };
   input.addEventListener("change", take);
   const examples = make("select", {"aria-label": "A sentence of ours"},
@@ -36,7 +36,7 @@ function chooser(store) { // a sentence of one's own, or one of a few
     ...EXAMPLES.map(({text}, i) => make("option", {value: i}, text)));
   examples.addEventListener("change", () => {
     const {text, hidden} = EXAMPLES[examples.value] ?? {};
-    if (text) store.take(text, hidden);
+    if (text) store.take(text, hidden, 0);
     examples.value = "";
   });
   const form = make("form", {className: "chooser"}, input,

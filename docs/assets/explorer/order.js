@@ -18,7 +18,7 @@ function move(view, from, to) {
   const {store} = view, order = store.predicted.slice();
   if (to < 0 || to >= order.length || from === to) return;
   order.splice(to, 0, ...order.splice(from, 1));
-  store.set({order, step: 0});
+  store.set({order});
   const word = store.token(store.sentence.ids[order[to]]);
   view.said.textContent = `“${word}” is predicted as number ${to + 1} of ${order.length}.`;
 }

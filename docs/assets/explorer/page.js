@@ -9,6 +9,7 @@ export function watch(root, store, redraw) {
   const refresh = () => {
     if (near && stale) redraw();
     stale = stale && !near;
+    root.dataset.stale = stale; // whether what it shows is older than the state
   };
   const observer = new IntersectionObserver(entries => {
     near = entries.at(-1).isIntersecting;

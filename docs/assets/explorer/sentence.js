@@ -5,30 +5,31 @@ import {button, make, put} from "./dom.js";
 const MOST = 8; // hidden tokens
 
 // Its words as buttons; a word that is pressed is hidden.
-export function wordButtons(store) {
+// After a change the lanes are at `step`, or where they were.
+export function wordButtons(store, step) {
   const group = make("div", {className: "words", role: "group",
     "aria-label": "The sentence. Press a word to hide it, or to show it again."});
-  const buttons = () => store.sentence.words.map((word, i) => wordButton(store, word, i));
+  const buttons = () => store.sentence.words.map((word, i) => wordButton(store, word, i, step));
   store.listen(() => put(group, ...buttons()));
   return group;
 }
 
-function wordButton(store, word, i) {
+function wordButton(store, word, i, step) {
   const isHidden = store.state.hidden.includes(i);
   const pieces = word.ids.map(id => store.token(id));
   const shown = pieces.length > 1 ? pieces.join(" ").replaceAll("##", "") : word.text;
   const room = store.predicted.length + word.ids.length <= MOST;
-  return button(shown, `word-${i}`, () => toggle(store, i), {
+  return button(shown, `word-${i}`, () => toggle(store, i, step), {
     className: isHidden ? "token mask" : "token", "aria-pressed": isHidden,
     disabled: !isHidden && !room,
     title: pieces.length > 1 ? `${pieces.length} tokens: ${pieces.join(" ")}` : "",
   });
 }
 
-function toggle(store, i) {
-  const {hidden} = store.state;
+function toggle(store, i, step) {
+  const {text, hidden} = store.state;
   const changed = hidden.includes(i) ? hidden.filter(other => other !== i) : [...hidden, i];
-  store.set({hidden: changed, order: [], step: 0, row: -1});
+  store.take(text, changed, step);
 }
 
 // What a row knows of each position, in reading order: {position, kind, text, own, id}.

@@ -59,7 +59,7 @@ export function writeAddress(state) {
     const text = write(state[name]);
     if (text !== write(START[name])) given.set(short, text);
   }
-  return given.size ? `#${given}` : "";
+  return String(given) ? `#${given}` : "";
 }
 
 export class Store {
@@ -100,8 +100,10 @@ export class Store {
     for (const listener of this.listeners) listener();
   }
 
-  take(text, hidden) { // another sentence
-    this.set({text, hidden, order: [], step: 0, row: -1});
+  // Another sentence, or other words of it. The steps stay unless they are to begin again, so that
+  // nothing above what a reader looks at changes its height.
+  take(text, hidden, step = this.state.step) {
+    this.set({text, hidden, order: [], step, row: -1});
   }
 
   remember() { // without an entry in the browser's history; not at every step of a slider
