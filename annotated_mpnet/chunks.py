@@ -100,13 +100,13 @@ def chunk_of(size: int, # samples of an update
     return size * -(-most // size)
 
 
-def block_of(buffer_size: int, # documents that are shuffled together, at least
+def block_of(buffer_size: int, # documents that are shuffled together, of updates of up to 160
              size: int,        # samples of an update
              packing: bool,    # a block is packed whole, however few updates it is
             ) -> int:          # documents
-    "The size of a shuffle block: a whole number of updates, and not less than a chunk."
-    least = buffer_size if packing else max(buffer_size, chunk_of(size))
-    return size * -(-least // size)
+    "The size of a shuffle block, a whole number of updates; it grows as chunks do."
+    growth = 1.0 if packing else max(1.0, chunk_of(size) / (160 * DEEP))
+    return size * -(-int(buffer_size * growth) // size)
 
 
 @dataclass(eq=False)

@@ -2,8 +2,8 @@
 
     python benchmarks/resume.py [--short]
 
-Both times, in CPU seconds, begin with opening the stream in a process that has it not open yet and end with the
-first batch. Replaying is taken at its kindest: no document on the way is tokenized.
+Both times, in CPU seconds, begin with opening the stream in a process that has it not open yet and
+end with the first batch. Replaying is taken at its kindest: no document on the way is tokenized.
 """
 import json
 import tempfile
