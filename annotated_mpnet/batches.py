@@ -102,10 +102,10 @@ def _same_data(now: dict, was: dict) -> bool: # facts
 
 
 def _older(was: dict) -> dict: # facts
-    "What an older state doesn't say: there were no lanes, or the chunks were smaller."
+    "What an older state doesn't say: there were no lanes, chunks were smaller, all was packed end to end."
     size = was["global_batch"]
     chunk = size * -(-min(10_240, max(2_048, 64 * size)) // size)
-    return {"lanes": 0, "chunk": 0 if was["packing"] else chunk}
+    return {"lanes": 0, "best_fit": False, "chunk": 0 if was["packing"] else chunk}
 
 
 def _cut_otherwise(now: dict, # facts
@@ -148,7 +148,7 @@ class _Placed(Updates):
         about = {"data": self.source.name, "seed": self.seed, "buffer_size": self.source.block,
                  "global_batch": self.size, "max_tokens": self.max_tokens,
                  "packing": self.packing, "lanes": self.lanes,
-                 "chunk": 0 if self.packing else self.step}
+                 "best_fit": self.packing, "chunk": 0 if self.packing else self.step}
         files = self.source.facts
         return about | ({"files": identity(files)} if files else {})
 

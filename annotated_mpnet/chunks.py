@@ -16,7 +16,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from .order import Block, Read, places_of
-from .packing import deal, pack, sentence_ids
+from .packing import deal, pack_whole, sentence_ids
 from .permutation import MaskedPermutedCollator
 
 logger = logging.getLogger("annotated_mpnet")
@@ -60,17 +60,16 @@ class FromText:
     def cut(self,
             texts: Sequence[str], # documents
             max_tokens: int,      # longest sample
-           ) -> tuple[list[np.ndarray], Cut]: # the ids of each, with special tokens
+           ) -> tuple[list[list[int]], Cut]: # the ids of each, with special tokens
         "A sample a document. A text is cut first, to 32 characters a token: few have fewer."
-        ids: list[np.ndarray] = []
-        there = kept = 0
+        ids, there, kept = [], 0, 0
         for begin in range(0, len(texts), AT_ONCE):
             some = [texts[i] for i in range(begin, min(begin + AT_ONCE, len(texts)))]
             there += sum(map(len, some))
             short = [text[:32 * max_tokens] for text in some]
             found = self.tokenizer(short, truncation=True, max_length=max_tokens,
                                    return_attention_mask=False)
-            ids += [np.array(row, dtype=np.int32) for row in found["input_ids"]]
+            ids += found["input_ids"]
             kept += sum(_end(encoding, text) if len(row) == max_tokens else len(text)
                         for row, encoding, text in zip(found["input_ids"], found.encodings, short))
         return ids, Cut(there, there - kept)
@@ -79,9 +78,9 @@ class FromText:
                texts: Sequence[str], # documents
                max_tokens: int,      # longest row
               ) -> Iterator[tuple[int, list[int]]]: # the document that a row begins in, and its ids
-        "Documents end to end, in rows that break between sentences."
+        "Whole documents that fill a row, and the others end to end."
         start, *_, end = self.tokenizer("")["input_ids"]
-        return pack(sentence_ids(self.tokenizer, texts), max_tokens, start, end)
+        return pack_whole(list(sentence_ids(self.tokenizer, texts)), max_tokens, start, end)
 
 # %% ../nbs/07g_chunks.ipynb #07g-008
 def _split(samples: list[dict],
@@ -99,13 +98,13 @@ def chunk_of(size: int, # samples of an update
     return size * -(-most // size)
 
 
-def block_of(buffer_size: int, # documents that are shuffled together, at least
+def block_of(buffer_size: int, # documents that are shuffled together, of updates of up to 160
              size: int,        # samples of an update
              packing: bool,    # a block is packed whole, however few updates it is
             ) -> int:          # documents
-    "The size of a shuffle block: a whole number of updates, and not less than a chunk."
-    least = buffer_size if packing else max(buffer_size, chunk_of(size))
-    return size * -(-least // size)
+    "The size of a shuffle block, a whole number of updates; it grows as chunks do."
+    growth = 1.0 if packing else max(1.0, chunk_of(size) / (160 * DEEP))
+    return size * -(-int(buffer_size * growth) // size)
 
 
 @dataclass(eq=False)
@@ -162,7 +161,7 @@ class _Lanes(Plan):
         "The samples of one lane, the longest first."
         documents: list[int] = lane.tolist()
         texts = Read(block.texts.__getitem__, documents)
-        numbers = [block.numbers[i] for i in documents]
+        numbers = [int(block.numbers[i]) for i in documents]
         made = self._rows(numbers, texts) if self.packing else self._documents(numbers, texts)
         samples = [{"input_ids": ids, "sample_id": number, "cycle": epoch} for number, ids in made]
         return sorted(samples, key=lambda sample: -len(sample["input_ids"]))
@@ -171,7 +170,8 @@ class _Lanes(Plan):
         "A sample a document."
         ids, cut = self.encoding.cut(texts, self.max_tokens)
         self.cut = Cut(self.cut.there + cut.there, self.cut.off + cut.off)
-        return zip(numbers, ids)
+        small = (np.array(row, np.int32) if isinstance(row, list) else row for row in ids)
+        return zip(numbers, small)
 
     def _rows(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, np.ndarray]]:
         "A sample a row; the rows that begin in a document are counted. Nothing is cut off."

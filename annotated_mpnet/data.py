@@ -8,6 +8,7 @@ __all__ = ['Numbered', 'load_data', 'FromIds', 'make_batches', 'fixed', 'agree_o
 # %% ../nbs/07i_data.ipynb #07i-004
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .configuration import PretrainConfig, UserError
 from .documents import open_folder, split_corpus
 from .files import first_difference, identity
 from .order import Shuffled
+from .packing import filled
 from .permutation import MaskedPermutedCollator, few_sizes
 from .prepared import Prepared, fingerprint_of, open_corpus
 from .rules import prepared_parts
@@ -104,11 +106,20 @@ class FromIds:
                numbers: Sequence[int], # of documents
                max_tokens: int,        # longest row
               ) -> Iterator[tuple[int, np.ndarray]]: # the document that it begins in; a row
-        "The rows of `pack`, of which only the lengths of sentences are counted one by one."
+        "The rows of `pack_whole`: only lengths are counted one by one."
+        start, end = self.ends
+        found = [self.corpus.by_sentence(i) for i in numbers]
+        rows, rest = filled([len(ids) for ids, _ in found], max_tokens)
+        for row in rows:
+            parts = chain.from_iterable((found[i][0], end) for i in row)
+            yield row[0], np.concatenate([start, *parts])
+        yield from self._end_to_end([(i, *found[i]) for i in rest], max_tokens)
+
+    def _end_to_end(self, documents: list[tuple], max_tokens: int) -> Iterator: # numbers, ids, ends
+        "The rows of `pack`."
         start, end = self.ends
         parts, length, first = [start], 1, 0
-        for number, i in enumerate(numbers):
-            ids, ends = self.corpus.by_sentence(i)
+        for number, ids, ends in documents:
             begin = last = 0
             for stop in _pieces(ends.tolist(), max_tokens - 2):
                 if length + stop - last >= max_tokens:  # the end token needs room, too

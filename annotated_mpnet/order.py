@@ -76,7 +76,7 @@ class Read(Sequence):
     "Some documents, each of which is read when it is used."
     def __init__(self,
                  read: Callable[[int], Any], # number of a document -> it
-                 numbers: list[int], # of the documents
+                 numbers: Sequence[int] | np.ndarray, # of the documents
                 ):
         self.read, self.numbers = read, numbers
 
@@ -86,19 +86,19 @@ class Read(Sequence):
     def __getitem__(self,
                     i: int, # which of them
                    ) -> Any:
-        return self.read(self.numbers[i])
+        return self.read(int(self.numbers[i]))
 
 
 class Block(NamedTuple):
     "Documents that are shuffled together."
     start: Any         # what it is read again by: a number, or a stream's position
-    numbers: list[int] # of the documents, in random order
+    numbers: Sequence[int] | np.ndarray # of the documents, in random order
     sizes: np.ndarray  # (documents,) int, how long each is: bytes, characters or tokens
     texts: Sequence    # the documents, read when they are used
 
 
 def sizes_of(texts: Sequence,    # documents
-             numbers: list[int], # of some of them
+             numbers: Sequence[int] | np.ndarray, # of some of them
             ) -> np.ndarray:     # (numbers,) int64
     "How long documents are: what the sequence knows (`sizes`), or their characters."
     if hasattr(texts, "sizes"):
@@ -134,9 +134,8 @@ class Shuffled:
             order = np.arange(first, min(first + self.block, n))
             if self.shuffle:
                 order = shuffled(order, n, self.seed, epoch)
-            numbers = order.tolist()
-            texts = Read(self.text_of, numbers)
-            yield Block(first, numbers, sizes_of(self.texts, numbers), texts)
+            texts = Read(self.text_of, order)
+            yield Block(first, order, sizes_of(self.texts, order), texts)
 
     def text_of(self,
                 i: int, # number of a document

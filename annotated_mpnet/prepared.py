@@ -138,6 +138,8 @@ def read_manifest(folder: Path, # of a part
     return found
 
 # %% ../nbs/02i_a_prepared_corpus.ipynb #02i-016
+#| code-fold: true
+#| code-summary: "Names of files, and a shard ready to be written"
 def shard_name(split: str, number: int) -> str: # of its file
     return f"{split}-{number:05}.arrow"
 

@@ -190,7 +190,7 @@ FACTS = table(
     {"data": ANY_TEXT, "seed": whole(0, 2**63), "buffer_size": whole(1), "global_batch": whole(1),
      "max_tokens": whole(1), "packing": flag},
     {"files": maybe(table(dict.fromkeys(("names", "content", "times"), SHORT))),
-     "lanes": whole(), "chunk": whole()})
+     "lanes": whole(), "chunk": whole(), "best_fit": flag})
 ROW = table({"row": whole(0, 2**40), "examples": table({})}, {"lost": each(whole(), most=2)})
 
 

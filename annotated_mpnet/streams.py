@@ -39,6 +39,8 @@ def files_at(dataset,        # datasets.IterableDataset
     return " or ".join(list(dict.fromkeys(rest))[:3]) or "one of its files"
 
 # %% ../nbs/07c_streams.ipynb #07c-008
+#| code-fold: true
+#| code-summary: "What is said of a failure"
 def _damaged(error: Exception, # of a file, or one that is reported already
              stream,           # Stream
              row: int,         # number of the row that was to be read
@@ -67,6 +69,8 @@ def _recover(error: Exception,  # that reading raised
     time.sleep(pause)
 
 # %% ../nbs/07c_streams.ipynb #07c-010
+#| code-fold: true
+#| code-summary: "What is wrong with a row"
 def _problem_with(text,       # of a row
                   stream,     # Stream
                   row: int,   # number of the row

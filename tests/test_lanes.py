@@ -15,7 +15,7 @@ from test_data import TEXTS, batches_of, run, samples, shared, stored, together,
 from annotated_mpnet import chunks
 from annotated_mpnet.documents import LineFiles, split_corpus
 from annotated_mpnet.order import Shuffled, places_of
-from annotated_mpnet.packing import deal, pack, sentence_ids
+from annotated_mpnet.packing import deal, pack, pack_whole, sentence_ids
 from annotated_mpnet.pieces import of_this_update
 from annotated_mpnet.streams import Stream
 from annotated_mpnet.tokenization import demo_tokenizer, tokenize
@@ -143,6 +143,32 @@ def test_each_document_once_in_updates_that_are_full(n, size, freq, world, each,
             assert {len(mine) for mine in parts} == {size * freq}
 
 
+@given(st.lists(st.lists(st.integers(0, 9), max_size=5), max_size=60), st.integers(4, 40))
+@some
+def test_whole_documents_fill_rows_and_none_is_lost(lengths, max_tokens):
+    ids = iter(range(10, 100_000))
+    documents = [[[next(ids) for _ in range(n)] for n in document] for document in lengths]
+    whole, plain = (list(way(documents, max_tokens, 0, 2)) for way in (pack_whole, pack))
+    content = [sorted(i for _, row in rows for i in row if i > 2) for rows in (whole, plain)]
+    assert content[0] == content[1]  # the same documents, none lost, none twice
+    of = {i: d for d, document in enumerate(documents) for s in document for i in s}
+    for first, row in whole:
+        assert 3 <= len(row) <= max_tokens and row[0] == 0 and row[-1] == 2
+        assert of[row[1]] == first
+    firsts = [first for first, _ in whole]
+    assert len({i for i, j in zip(firsts, [None, *firsts]) if i != j}) == len(set(firsts))
+    for a, b in zip(firsts, firsts[1:]):  # rows that begin in one document come together
+        assert a == b or a not in firsts[firsts.index(b):]
+
+
+def test_whole_documents_leave_less_room_and_are_cut_less_often():
+    documents = list(sentence_ids(demo_tokenizer(), split_corpus()[0][:2000]))
+    for max_tokens in (128, 512):
+        whole, plain = (list(way(documents, max_tokens, 0, 2)) for way in (pack_whole, pack))
+        assert len(whole) < len(plain)
+        assert sum(row.count(2) for _, row in whole) < sum(row.count(2) for _, row in plain)
+
+
 def padding(parts): # lengths of each micro-batch -> share of its columns
     return 1 - sum(map(sum, parts)) / sum(max(part) * len(part) for part in parts)
 
@@ -235,7 +261,7 @@ class Ids(list):
         return [[0, *row, 2] for row in rows], chunks.Cut()
 
     def packed(self, documents, max_tokens):
-        return pack(iter(documents), max_tokens, 0, 2)
+        return pack_whole(list(documents), max_tokens, 0, 2)
 
 
 @pytest.mark.parametrize("packing", [False, True])
