@@ -31,7 +31,7 @@ COME_WITH = set("numpy yaml tokenizers safetensors huggingface_hub pyarrow packa
 LONGEST_FUNCTION = 60
 LONGEST_MODULE, LONGEST_CLASS = 350, 100
 LONGEST_CELL, WIDEST_LINE = 60, 100
-SOLVED = "#| code-fold: true\n#| code-summary: Solution\nassert 1"
+SOLVED = "#| code-fold: true\n#| code-summary: Solution\nx = 1"
 
 
 def setting(name: str) -> list[str]:
@@ -163,19 +163,31 @@ def code(source: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_code_cell(source)
 
 
-FIRST, SOLUTION = text("## Exercises\n\n**1.** One."), code(SOLVED)
-BOTH = text("## Exercises\n\n**1.** One.\n\n**2.** Two.")
+def tagged(tag: str, source: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, metadata={"tags": [tag]})
+
+
+def exercise(n: int, kind: str, *roles: str, **changed: str) -> list[nbformat.NotebookNode]:
+    "The cells of an exercise, some of them with another source."
+    sources = {"start": "x = ...", "solution": SOLVED, "check": "assert x == 1"} | changed
+    first = text(f"{'## Exercises' if n == 1 else ''}\n\n**{n}. {kind}.** Do it.")
+    return [first, *(tagged(role, sources[role]) for role in roles or sources)]
+
+
+PREDICT, CHANGE = "Predict, then run", "Change one thing"
+FIRST, SECOND = exercise(1, PREDICT), exercise(2, CHANGE)
 
 
 @pytest.mark.parametrize("cells, problem", [
     ([], "two at least"),
-    ([FIRST, SOLUTION, text("**3.** Two."), SOLUTION], "not numbered"),
-    ([FIRST, SOLUTION, text("**2.** Two.\n\n## Questions")], "exercise 2 has no folded solution"),
-    ([BOTH, SOLUTION], "exercise 1 has no folded solution"),
-    ([FIRST, code(SOLVED.replace("true", "false"))], "exercise 1 has no folded solution"),
-    ([FIRST, code("#| eval: false\n" + SOLVED)], "exercise 1 is not run"),
-    ([FIRST, code("#| notest\n" + SOLVED)], "exercise 1 is not run"),
-    ([FIRST, code(SOLVED.replace("assert", "print"))], "exercise 1 asserts nothing"),
+    ([*FIRST, *exercise(3, CHANGE)], "not numbered"),
+    ([*FIRST, *exercise(2, "Two")], "exercise 2 is of no kind"),
+    ([*FIRST, *exercise(2, CHANGE, "start", "check")], "exercise 2 isn't three cells"),
+    ([*FIRST, *exercise(2, CHANGE, "solution", "start", "check")], "exercise 2 isn't three cells"),
+    ([*FIRST, *SECOND, code("y = 1")], "exercise 2 isn't three cells"),
+    ([*FIRST, *exercise(2, CHANGE, solution="x = 1")], "exercise 2 has no folded solution"),
+    ([*FIRST, *exercise(2, CHANGE, start="x = 0")], "exercise 2 has no place"),
+    ([*FIRST, *exercise(2, CHANGE, check="print(x)")], "the check of exercise 2 asserts nothing"),
 ])
 def test_unsolved_exercises_are_found(cells, problem):
     found = in_step.exercise_problems(cells)
@@ -183,9 +195,8 @@ def test_unsolved_exercises_are_found(cells, problem):
 
 
 def test_solved_exercises_pass():
-    first = [FIRST, SOLUTION, text("**2. Two.** Do it."), SOLUTION]
     rest = [text("## Questions\n\n**1.** Not an exercise."), code("#| hide\nx")]
-    assert in_step.exercise_problems(first + rest) == []
+    assert in_step.exercise_problems([*FIRST, *SECOND, *rest]) == []
 
 
 def test_a_lesson_that_says_too_little_is_found(tmp_path):

@@ -157,20 +157,6 @@ def folded(options: dict) -> bool:
     return options.get("code-fold") is True and options.get("code-summary") == "Solution"
 
 
-def old_exercise_problems(n: int, solution: list) -> list[str]:
-    "What is wrong with one exercise of a lesson whose exercises have no cells to start from yet."
-    problems = []
-    options = [readme.cell_options(c.source)[:2] for c in solution]
-    shown = [o for o, directives in options if not directives]
-    if not solution or not all(map(folded, shown)):
-        problems.append(f"exercise {n} has no folded solution")
-    if any(o.get("eval") is False or "notest" in directives for o, directives in options):
-        problems.append(f"the solution of exercise {n} is not run")
-    if not ASSERTS.search("\n".join(c.source for c in solution)):
-        problems.append(f"the solution of exercise {n} asserts nothing")
-    return problems
-
-
 def one_exercise_problems(n: int, text: str, cells: list) -> list[str]:
     "What is wrong with one exercise: its kind, its three cells, and what they hold."
     problems = []
@@ -197,21 +183,18 @@ def exercise_problems(cells: list) -> list[str]:
     numbers = [int(re.match(r"\*\*(\d+)", text)[1]) for text, _ in found]
     if numbers != list(range(1, len(found) + 1)):
         problems.append("the exercises are not numbered 1, 2, 3")
-    tagged = any(course.tags(cell) & set(course.ROLES) for cell in cells)
     for n, (text, code) in enumerate(found, 1):
-        problems += one_exercise_problems(n, text, code) if tagged \
-            else old_exercise_problems(n, code)
+        problems += one_exercise_problems(n, text, code)
     return problems
 
 
 def summary_problems(prose: str) -> list[str]:
     "A lesson ends with its summary, five lines, and with what to read next."
-    problems = []
-    if found := re.search(r"^## Summary\n\n(.*?)(?=\n## |\Z)", prose, re.DOTALL | re.MULTILINE):
-        lines = [line for line in found[1].strip().split("\n") if line.strip()]
-        if len(lines) != 5 or not all(line.startswith("- ") for line in lines):
-            problems.append("a lesson's summary is five lines that begin with `- `")
-    return problems
+    found = re.search(r"^## Summary\n\n(.*?)(?=\n## |\Z)", prose, re.DOTALL | re.MULTILINE)
+    lines = found[1].strip().split("\n") if found else []
+    if len(lines) == 5 and all(line.startswith("- ") for line in lines):
+        return []
+    return ["a lesson ends with a summary of five lines that begin with `- `"]
 
 
 def lesson_problems(path: Path, cells: list) -> list[str]:
