@@ -227,13 +227,18 @@ def test_order_by_touch(visit):
     page = visit(step=1, viewport=phone, has_touch=True, is_mobile=True)
     handles, fingers = view(page, "order").locator(".handle"), page.context.new_cdp_session(page)
     def touch(kind: str, *at: dict) -> None: # at: the token below the finger
-        points = [{"x": box["x"] + 9, "y": box["y"] + 9} for box in at]
+        middle = lambda box: (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        points = [dict(zip("xy", middle(box))) for box in at]
         fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_timeout(500)  # until the page has come to rest
     first, second = (handles.nth(i).bounding_box() for i in (0, 1))
     scrolled = page.evaluate("scrollY")
     touch("touchStart", first)
-    touch("touchMove", second)
+    for _ in range(3):  # a finger that moves once may be a tap
+        touch("touchMove", second)
+        page.wait_for_timeout(50)
     touch("touchEnd")
+    page.wait_for_selector(".order li:last-child .handle:has-text('called')")
     assert handles.all_inner_texts() == ["be", "should", "called"]
     assert page.evaluate("scrollY") == scrolled, "the page stays where it was"
 
