@@ -226,13 +226,18 @@ def test_order_by_touch(visit):
     phone = {"width": 390, "height": 844}
     page = visit(step=1, viewport=phone, has_touch=True, is_mobile=True)
     handles, fingers = view(page, "order").locator(".handle"), page.context.new_cdp_session(page)
-    def touch(kind: str, *at: dict) -> None: # at: the token below the finger
-        points = [{"x": box["x"] + 9, "y": box["y"] + 9} for box in at]
-        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        at = [dict(zip("xy", point)) for point in points]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
+    handles.nth(2).scroll_into_view_if_needed()
+    page.wait_for_timeout(500)  # until the page has come to rest
     first, second = (handles.nth(i).bounding_box() for i in (0, 1))
     scrolled = page.evaluate("scrollY")
-    touch("touchStart", first)
-    touch("touchMove", second)
+    (x, y), (to_x, to_y) = ((box["x"] + 20, box["y"] + 15) for box in (first, second))
+    touch("touchStart", (x, y))
+    for share in (0.3, 0.7, 1):  # a finger that moves once may be a tap
+        touch("touchMove", (x + share * (to_x - x), y + share * (to_y - y)))
+        page.wait_for_timeout(100)
     touch("touchEnd")
     assert handles.all_inner_texts() == ["be", "should", "called"]
     assert page.evaluate("scrollY") == scrolled, "the page stays where it was"

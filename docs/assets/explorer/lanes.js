@@ -1,7 +1,7 @@
 // Three lanes: the same weights asked under the masks of MLM, PLM and MPNet, step by step.
 import {EXAMPLES} from "./examples.js";
 import {button, make, nats, percent, put, say, table} from "./dom.js";
-import {bars, best} from "./page.js";
+import {bars, best, watch} from "./page.js";
 import {NAMES} from "./store.js";
 import {known, wordButtons} from "./sentence.js";
 
@@ -20,7 +20,7 @@ export function lanes(root, store) {
   root.replaceChildren(chooser(store), make("p", {className: "hint"},
     "Press two to four words to hide them."), wordButtons(store, 0),
   view.controls, view.status, view.lanes, view.result);
-  store.listen(() => redraw(view));
+  watch(root, store, () => redraw(view));
 }
 
 function chooser(store) { // a sentence of one's own, or one of a few

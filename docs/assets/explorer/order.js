@@ -44,16 +44,20 @@ function chip(view, position, rank) {
       {"aria-label": `${word}: predict it later`, disabled: rank === n - 1}));
 }
 
-// While the pointer is over another token, the dragged one takes its place.
+// Where the pointer comes over another token, the dragged one takes its place. It may then still
+// be over that one, if it is longer: they change places again only when it has been elsewhere.
 function drag(view, event, position) {
   event.preventDefault();
-  event.currentTarget.focus();
+  event.currentTarget.focus({preventScroll: true});
+  let passed = position;
   const over = moved => {
     const under = document.elementFromPoint(moved.clientX, moved.clientY);
-    const below = under?.closest("[data-position]");
-    if (!below || !view.list.contains(below)) return;
-    const rank = at => view.store.predicted.indexOf(Number(at));
-    move(view, rank(position), rank(below.dataset.position));
+    const chip = under?.closest(".order [data-position]");
+    const below = chip ? Number(chip.dataset.position) : position;
+    if (below === passed) return;
+    passed = below;
+    const rank = at => view.store.predicted.indexOf(at);
+    move(view, rank(position), rank(below));
   };
   const end = () => {
     removeEventListener("pointermove", over);
