@@ -1,6 +1,5 @@
 """The website, as it is built and as a browser shows it: every page, on a phone and on a desk."""
 import ast
-import copy
 import gc
 import json
 import os
