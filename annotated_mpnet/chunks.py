@@ -106,7 +106,7 @@ def block_of(buffer_size: int, # documents that are shuffled together, of update
     growth = 1.0 if packing else max(1.0, chunk_of(size) / (160 * DEEP))
     return size * -(-int(buffer_size * growth) // size)
 
-
+# %% ../nbs/07g_chunks.ipynb #07g-planning
 @dataclass(eq=False)
 class Plan:
     "What samples an update has, and which of them are this rank's."
@@ -166,11 +166,11 @@ class _Lanes(Plan):
         samples = [{"input_ids": ids, "sample_id": number, "cycle": epoch} for number, ids in made]
         return sorted(samples, key=lambda sample: -len(sample["input_ids"]))
 
-    def _documents(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, list[int]]]:
+    def _documents(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, np.ndarray]]:
         "A sample a document."
         ids, cut = self.encoding.cut(texts, self.max_tokens)
         self.cut = Cut(self.cut.there + cut.there, self.cut.off + cut.off)
-        small = (np.array(row, np.int32) if isinstance(row, list) else row for row in ids)
+        small = (np.asarray(row, np.int32) if isinstance(row, list) else row for row in ids)
         return zip(numbers, small)
 
     def _rows(self, numbers: list[int], texts: Sequence) -> Iterator[tuple[int, np.ndarray]]:

@@ -47,7 +47,8 @@ def _damaged(error: Exception, # of a file, or one that is reported already
             ) -> UserError:    # to raise
     if isinstance(error, UserError):
         return error
-    where = complaints.last or f"{files_at(stream.columns or stream.dataset, stream.files)}: {short(error, 200)}"
+    files = files_at(stream.columns or stream.dataset, stream.files)
+    where = complaints.last or f"{files}: {short(error, 200)}"
     return StreamLost(f"{stream.name} can't be read after row {row:,}: {where}; "
                       "repair or remove that file")
 
@@ -110,7 +111,7 @@ class Columns:
         self.examples.load_state_dict(copy.deepcopy(state))
 
     def __iter__(self) -> Iterator: # of pyarrow.ChunkedArray
-        from fsspec.asyn import reset_lock
+        from fsspec.asyn import reset_lock  # type: ignore[import-untyped]
         from torch.utils.data import get_worker_info
         if get_worker_info():
             reset_lock()  # a forked worker must not wait for a thread of its parent
@@ -175,7 +176,7 @@ class _Read:
             first += len(column)
             self.before = first, self.columns.state_dict()
 
-
+# %% ../nbs/07c_streams.ipynb #07c-012rows
 class _Rows(_Read):
     "The texts of a `datasets` stream, whatever fails in between."
     def __init__(self, dataset, text_field: str, name: str, min_length: int,
@@ -201,7 +202,7 @@ class _Rows(_Read):
             complaints.last = None
             try:
                 for first, texts in self.read(at, row):
-                    for piece, after in self._whole(first, texts):
+                    for piece, after in self._whole(first, texts): # type: ignore[attr-defined]
                         row = after
                         pauses = iter(PAUSES)
                         if len(piece.numbers):
@@ -294,7 +295,7 @@ def _text_at(pieces: list[Piece]) -> Callable[[int], str]: # a number among them
         return str(pieces[which].texts[i - int(first[which])])
     return text_at
 
-
+# %% ../nbs/07c_streams.ipynb #07c-012stream
 class Stream(_Whole):
     "The documents of a `datasets` stream, shuffled in blocks; the position is small, plain data."
     def __init__(self,

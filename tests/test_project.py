@@ -27,7 +27,8 @@ PACKAGE = "annotated_mpnet"
 MODULES = sorted(p for p in (ROOT / PACKAGE).glob("*.py") if not p.name.startswith("_"))
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 # what the requirements always bring along
-COME_WITH = set("numpy yaml tokenizers safetensors huggingface_hub pyarrow packaging".split())
+COME_WITH = set(  # with the packages that are required
+    "numpy yaml tokenizers safetensors huggingface_hub pyarrow packaging fsspec".split())
 LONGEST_FUNCTION = 60
 LONGEST_MODULE, LONGEST_CLASS = 350, 100
 LONGEST_CELL, WIDEST_LINE = 60, 100
