@@ -106,7 +106,7 @@ def _same_data(now: dict, was: dict) -> bool: # facts
 
 
 def _older(was: dict) -> dict: # facts
-    "What an older state doesn't say: there were no lanes, chunks were smaller, all was packed end to end."
+    "What an older state doesn't say: no lanes, smaller chunks, all packed end to end."
     size = was["global_batch"]
     chunk = size * -(-min(10_240, max(2_048, 64 * size)) // size)
     return {"lanes": 0, "best_fit": False, "chunk": 0 if was["packing"] else chunk}

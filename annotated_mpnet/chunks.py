@@ -84,7 +84,7 @@ class FromText:
         start, *_, end = self.tokenizer("")["input_ids"]
         return pack_whole(list(sentence_ids(self.tokenizer, texts)), max_tokens, start, end)
 
-# %% ../nbs/07g_chunks.ipynb #07g-008
+# %% ../nbs/07g_chunks.ipynb #07g-sizes
 def _split(samples: list[dict],
            n: int, # parts
           ) -> list[list[dict]]:
@@ -108,7 +108,7 @@ def block_of(buffer_size: int, # documents that are shuffled together, of update
     growth = 1.0 if packing else max(1.0, chunk_of(size) / (160 * DEEP))
     return size * -(-int(buffer_size * growth) // size)
 
-
+# %% ../nbs/07g_chunks.ipynb #07g-008
 @dataclass(eq=False)
 class Plan:
     "What samples an update has, and which of them are this rank's."

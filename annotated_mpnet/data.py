@@ -71,6 +71,33 @@ def _row(parts: list[np.ndarray], end: np.ndarray) -> np.ndarray:
     row = np.concatenate(parts)
     return row if row[-1] == end[0] else np.concatenate([row, end])
 
+# %% ../nbs/07i_data.ipynb #07i-008qe
+def _end_to_end(documents: list[tuple], # number, ids, and where each sentence ends
+                marks: np.ndarray,      # (2, 1) what begins a row, and ends it
+                max_tokens: int,        # longest row
+               ) -> Iterator[tuple[int, np.ndarray]]: # the document that it begins in; a row
+    "The rows of `pack`."
+    start, end = marks
+    parts, length, first = [start], 1, 0
+    for number, ids, ends in documents:
+        begin = last = 0
+        for stop in _pieces(ends.tolist(), max_tokens - 2):
+            if length + stop - last >= max_tokens:  # the end token needs room, too
+                yield first, _row([*parts, ids[begin:last]], end)
+                parts, length, begin = [start], 1, last
+            if length == 1:
+                first = number
+            length, last = length + stop - last, stop
+        parts.append(ids[begin:last])
+        if last and parts[-1][-1:] != end:
+            parts.append(end)
+            length += 1
+        if length == max_tokens:
+            yield first, np.concatenate(parts)
+            parts, length = [start], 1
+    if length > 1:
+        yield first, np.concatenate(parts)
+
 # %% ../nbs/07i_data.ipynb #07i-008q
 class FromIds:
     "How documents of a prepared corpus become rows: they are ids already."
@@ -113,30 +140,7 @@ class FromIds:
         for row in rows:
             parts = chain.from_iterable((found[i][0], end) for i in row)
             yield row[0], np.concatenate([start, *parts])
-        yield from self._end_to_end([(i, *found[i]) for i in rest], max_tokens)
-
-    def _end_to_end(self, documents: list[tuple], max_tokens: int) -> Iterator: # numbers, ids, ends
-        "The rows of `pack`."
-        start, end = self.ends
-        parts, length, first = [start], 1, 0
-        for number, ids, ends in documents:
-            begin = last = 0
-            for stop in _pieces(ends.tolist(), max_tokens - 2):
-                if length + stop - last >= max_tokens:  # the end token needs room, too
-                    yield first, _row([*parts, ids[begin:last]], end)
-                    parts, length, begin = [start], 1, last
-                if length == 1:
-                    first = number
-                length, last = length + stop - last, stop
-            parts.append(ids[begin:last])
-            if last and parts[-1][-1:] != end:
-                parts.append(end)
-                length += 1
-            if length == max_tokens:
-                yield first, np.concatenate(parts)
-                parts, length = [start], 1
-        if length > 1:
-            yield first, np.concatenate(parts)
+        yield from _end_to_end([(i, *found[i]) for i in rest], self.ends, max_tokens)
 
 # %% ../nbs/07i_data.ipynb #07i-010
 def make_batches(config: PretrainConfig, # checked

@@ -47,7 +47,8 @@ def _damaged(error: Exception, # of a file, or one that is reported already
             ) -> UserError:    # to raise
     if isinstance(error, UserError):
         return error
-    where = complaints.last or f"{files_at(stream.columns or stream.dataset, stream.files)}: {short(error, 200)}"
+    file = files_at(stream.columns or stream.dataset, stream.files)
+    where = complaints.last or f"{file}: {short(error, 200)}"
     return StreamLost(f"{stream.name} can't be read after row {row:,}: {where}; "
                       "repair or remove that file")
 
@@ -139,7 +140,7 @@ class Piece(NamedTuple):
         "Those from one to another."
         return Piece(*(x[begin:end] for x in self))
 
-# %% ../nbs/07c_streams.ipynb #07c-012r
+# %% ../nbs/07c_streams.ipynb #07c-read
 class _Read:
     "What a `datasets` stream gives, from a position on: columns of texts, or single rows."
     before: tuple[int, dict] | None # the first row of the table that is read, the position there
@@ -175,7 +176,7 @@ class _Read:
             first += len(column)
             self.before = first, self.columns.state_dict()
 
-
+# %% ../nbs/07c_streams.ipynb #07c-012r
 class _Rows(_Read):
     "The texts of a `datasets` stream, whatever fails in between."
     def __init__(self, dataset, text_field: str, name: str, min_length: int,
@@ -267,7 +268,7 @@ class _Whole(_Rows):
         self.limit.check(self.unread, self.name, found[0])
         return None
 
-# %% ../nbs/07c_streams.ipynb #07c-012
+# %% ../nbs/07c_streams.ipynb #07c-in-blocks
 def _in_blocks(pieces: Iterator[Piece],
                size: int, # texts of a block
               ) -> Iterator[list[Piece]]: # that are a block together
@@ -294,7 +295,7 @@ def _text_at(pieces: list[Piece]) -> Callable[[int], str]: # a number among them
         return str(pieces[which].texts[i - int(first[which])])
     return text_at
 
-
+# %% ../nbs/07c_streams.ipynb #07c-012
 class Stream(_Whole):
     "The documents of a `datasets` stream, shuffled in blocks; the position is small, plain data."
     def __init__(self,
