@@ -74,6 +74,27 @@ def test_what_to_read_next_is_one_path_without_loops():
     assert not wrong, "\n".join(wrong)
 
 
+IMPORT = re.compile(r"^\s*from annotated_mpnet\.(\w+) import", re.MULTILINE)
+
+
+def module_of(path) -> str | None:
+    "The module that a lesson exports."
+    sources = [cell.source for cell in read(path).cells]
+    return next((s.split()[2] for s in sources if s.startswith("#| default_exp ")), None)
+
+
+def test_no_name_comes_before_its_lesson():
+    "But in lesson 00, which says so, and in the check of an answer."
+    by_file = sorted(LESSONS)
+    lesson_of = {module: path for path in by_file if (module := module_of(path))}
+    early = [f"{path.name}, cell {cell.id}: {module} is of {lesson_of[module].name}"
+             for path in by_file[1:] for cell in read(path).cells
+             if cell.cell_type == "code" and "check" not in course.tags(cell)
+             for module in IMPORT.findall(cell.source)
+             if module in lesson_of and lesson_of[module].name > path.name]
+    assert not early, "\n".join(early)
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=name)
 def test_the_problem_comes_before_any_import_in_the_open(path):
     for cell in read(path).cells:
