@@ -200,7 +200,7 @@ def slides_of(lesson: lessons.Lesson) -> list[str]:
     sections = (i for i, c in enumerate(cells)
                 if c.cell_type == "markdown" and c.source.startswith("## "))
     for cell in cells[next(sections):]:
-        if cell.cell_type == "markdown":
+        if cell.cell_type == "markdown" and "data-explorer" not in cell.source:  # the site's alone
             deck.add_markdown(cell.source)
         elif cell.cell_type == "code":
             deck.add_code(cell)
