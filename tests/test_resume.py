@@ -489,12 +489,12 @@ def test_a_stream_that_breaks_off_leaves_a_checkpoint(place, left_alone):
     patch = """
 from annotated_mpnet import streams
 streams.PAUSES = (0, 0)
-original, count = streams.Stream.text_of, [0]
-def text_of(self, example, row):
-    count[0] += 1
+original, count = streams.Stream._whole, [0]
+def whole(self, first, texts):
+    count[0] += len(texts)
     if count[0] > 300: raise ConnectionError("the line is dead")
-    return original(self, example, row)
-streams.Stream.text_of = text_of
+    return original(self, first, texts)
+streams.Stream._whole = whole
 """
     last = failed(argv, place, patch)
     assert "broke off" in last and "the line is dead" in last and "checkpoint" in last

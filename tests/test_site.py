@@ -29,6 +29,7 @@ from annotated_mpnet import watch
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
 LESSONS = [p.with_suffix(".html").name for p in NOTEBOOKS]
+IN_ORDER = [p.with_suffix(".html").name for p in course.in_order()]  # the core first
 FOLDERS = ("nbs", "docs", "tools", "annotated_mpnet")
 FILES = ("settings.ini", "pyproject.toml", "README.md", "CHANGELOG.md")
 WIDTHS = {"phone": 390, "desk": 1300}
@@ -105,7 +106,7 @@ def test_second_build_is_identical(builds):
 
 def test_every_lesson_is_a_page_in_order(pages):
     listed = [a["href"] for a in pages["index.html"].select("nav.course a") if a["href"] in LESSONS]
-    assert listed == LESSONS
+    assert listed == IN_ORDER
     for path, name in zip(NOTEBOOKS, LESSONS):
         title = "".join(cells_of(path)[0]["source"]).splitlines()[0].lstrip("# ")
         facts, kicker = (pages[name].select_one(part).text for part in (".facts", ".kicker"))
@@ -169,7 +170,7 @@ def test_map_of_the_course_has_every_lesson(pages):
     "Fails where lessons were added and the front page wasn't made anew: `make notebooks NB=index`."
     links = [a["href"] for a in pages["index.html"].select("#course-map td a")]
     in_order = course.in_order()  # the core first
-    assert links == [p.with_suffix(".html").name for p in in_order]
+    assert links == IN_ORDER
     rows = re.findall(r"^\| \[\S+ .+?\]\(nbs/(\S+?)\)", read(ROOT / "README.md"), re.MULTILINE)
     assert rows == [p.name for p in in_order]
 
@@ -216,7 +217,7 @@ def test_reference_shows_the_comment_beside_each_parameter(pages):
     section = pages["reference/attention.html"].find(id="two_stream_mask")
     rows = [texts(row) for row in section.select("tbody tr")]
     assert ["n_predicted", "int", "", "P: predicted tokens; T = C + P"] in rows
-    assert rows[-1][0] == "returns" and rows[-1][3].startswith("bool (rows, keys), True = sees")
+    assert rows[-1][0] == "returns" and rows[-1][3].startswith("bool (rows, keys), True = attends")
 
 
 def test_names_in_backticks_lead_to_the_reference(pages):
@@ -698,7 +699,7 @@ def test_search_leads_to_names(page, base, words, target):
 def test_the_site_lists_the_lessons_as_the_course_does(pages):
     links = pages[LESSONS[1]].select("nav.course a")
     listed = [a["href"] for a in links if a["href"] in LESSONS]
-    assert listed == [path.with_suffix(".html").name for path in course.in_order()]
+    assert listed == IN_ORDER
 
 
 def test_search_answers_what_readers_ask(page, base):
@@ -766,7 +767,8 @@ def test_search_leads_to_where_a_word_is_defined(page, base):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
     page.wait_for_url(base + places[0])
-    assert "horizon" in page.locator(f'[id="{places[0].split("#")[1]}"]').inner_text().lower()
+    anchor = page.locator(f'[id="{places[0].split("#")[1]}"]')
+    assert "horizon" in anchor.evaluate("e => e.closest('section, li').innerText").lower()
     page.keyboard.press("/")
     page.keyboard.type("qwertz")
     page.wait_for_selector(".search .count:has-text('Nothing')")
@@ -798,11 +800,11 @@ def test_dark_pages_keep_figures_readable(browser, base, pages, seen):
 
 def test_course_can_be_walked_by_next_alone(page, base, seen):
     walked = ["index.html"]
-    while walked[-1:] != LESSONS[-1:] and len(walked) < 2 * len(LESSONS):
+    while walked[-1:] != IN_ORDER[-1:] and len(walked) < 2 * len(LESSONS):
         walked.append(seen[walked[-1], "desk"]["next"].removeprefix(base))
-    assert walked[1:] == LESSONS
+    assert walked[1:] == IN_ORDER
     page.goto(base)
-    for url in LESSONS[:3]:
+    for url in IN_ORDER[:3]:
         page.click(".steps a[rel=next]")
         assert page.url == base + url
 
