@@ -187,6 +187,8 @@ FIRST, SECOND = exercise(1, PREDICT), exercise(2, CHANGE)
     ([*FIRST, *exercise(2, CHANGE, "solution", "start", "check")], "exercise 2 isn't three cells"),
     ([*FIRST, *SECOND, code("y = 1")], "exercise 2 isn't three cells"),
     ([*FIRST, *exercise(2, CHANGE, solution="x = 1")], "exercise 2 has no folded solution"),
+    ([*FIRST, *exercise(2, CHANGE, solution="#| eval: false\n" + SOLVED)], "2 is not run"),
+    ([*FIRST, *exercise(2, CHANGE, check="#| notest\nassert x == 1")], "2 is not run"),
     ([*FIRST, *exercise(2, CHANGE, start="x = 0")], "exercise 2 has no place"),
     ([*FIRST, *exercise(2, CHANGE, check="print(x)")], "the check of exercise 2 asserts nothing"),
 ])

@@ -11,6 +11,7 @@ import ast
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -122,15 +123,21 @@ def complete(nb, lesson: str) -> None:
                 cell.metadata["jupyter"] = hidden
 
 
-def write() -> None:
-    "`complete` all lessons."
+def stale() -> Iterator[tuple[Path, nbformat.NotebookNode]]:
+    "The lessons that `complete` changes, as they should be."
     for path in in_order():
         nb = nbformat.read(path, as_version=4)
         before = nbformat.writes(nb)
         complete(nb, number(path))
         if nbformat.writes(nb) != before:
-            nbformat.write(nb, path)
-            print(f"wrote {path.name}")
+            yield path, nb
+
+
+def write() -> None:
+    "`complete` all lessons."
+    for path, nb in stale():
+        nbformat.write(nb, path)
+        print(f"wrote {path.name}")
 
 
 def without_solutions(nb) -> None:
